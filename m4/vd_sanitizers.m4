@@ -1,0 +1,12 @@
+dnl SPDX-License-Identifier: LGPL-2.1-or-later
+dnl VD_SANITIZERS: --enable-sanitizers builds everything with AddressSanitizer and
+dnl UndefinedBehaviorSanitizer; any report ends the program, so a test cannot pass over it.
+AC_DEFUN([VD_SANITIZERS], [
+  AC_ARG_ENABLE([sanitizers],
+    [AS_HELP_STRING([--enable-sanitizers], [build with ASan and UBSan])],
+    [], [enable_sanitizers=no])
+  vd_san_flags=
+  AS_IF([test "x$enable_sanitizers" = xyes],
+    [vd_san_flags="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"])
+  AC_SUBST([VD_SAN_FLAGS], [$vd_san_flags])
+])

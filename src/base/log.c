@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * stderr or syslog. The two variables are written before threads start (the program's name) or
+ * at one moment of start-up (the switch to syslog) and only read otherwise.
+ */
+#include "config.h"
+
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <syslog.h>
+
+#include "base/log.h"
+
+static const char *log_program = "vdifs";
+static atomic_bool log_use_syslog;
+
+void vd_log_open(const char *program)
+{
+	log_program = program;
+	openlog(program, LOG_PID | LOG_NDELAY, LOG_DAEMON);
+}
+
+void vd_log_to_syslog(void)
+{
+	atomic_store(&log_use_syslog, true);
+}
+
+static void log_line(int priority, const char *format, va_list args)
+{
+	char line[2304];
+
+	vsnprintf(line, sizeof(line), format, args);
+	if (atomic_load(&log_use_syslog))
+		syslog(priority, "%s", line);
+	else
+		fprintf(stderr, "%s: %s\n", log_program, line);
+}
+
+void vd_log(int priority, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	log_line(priority, format, args);
+	va_end(args);
+}
+
+/* True when the caller may log: the place is new and there is room. *last: it is the last line. */
+static bool log_is_new(struct vd_log_once *once, uint64_t key, bool *last)
+{
+	bool fresh = true;
+
+	pthread_mutex_lock(&once->lock);
+	for (unsigned i = 0; i < once->count && fresh; i++)
+		fresh = once->seen[i] != key;
+	fresh = fresh && once->count < VD_LOG_ONCE_MAX;
+	if (fresh)
+		once->seen[once->count++] = key;
+	*last = fresh && once->count == VD_LOG_ONCE_MAX;
+	pthread_mutex_unlock(&once->lock);
+	return fresh;
+}
+
+void vd_log_once(struct vd_log_once *once, uint64_t key, const char *format, ...)
+{
+	bool last;
+	va_list args;
+
+	if (!log_is_new(once, key, &last))
+		return;
+	va_start(args, format);
+	log_line(LOG_ERR, format, args);
+	va_end(args);
+	if (last)
+		vd_log(LOG_ERR, "further corrupt places in this image are not logged");
+}

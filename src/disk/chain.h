@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * From a file name to a disk: open the image, its data file and everything below it, each once,
+ * all before anything is shown. Also the options that say how, which both programs have.
+ */
+#ifndef VD_DISK_CHAIN_H
+#define VD_DISK_CHAIN_H
+
+#include "disk/disk.h"
+#include "disk/opener.h"
+
+/* Strings are not owned. */
+struct vd_chain_options {
+	const char *format;				/* of the image; NULL: probe */
+	enum vd_backing backing;
+	const char *backing_files[VD_LAYERS_MAX];	/* [0] is the image's backing file */
+	unsigned backing_file_count;
+	const char *backing_formats[VD_LAYERS_MAX];	/* in the same order */
+	unsigned backing_format_count;
+	const char *data_file;
+	const char *snapshot;
+	bool force_share;
+};
+
+/* A row of the table of chain options; it ends with a NULL name. */
+struct vd_chain_option {
+	const char *name;	/* of the long option, without dashes */
+	const char *value;	/* what --help calls its value; NULL: it has none */
+	const char *help;
+};
+
+extern const struct vd_chain_option vd_chain_option_table[];
+
+/* Set one option by its long name. -ENOENT: not a chain option; -EINVAL with a message. */
+int vd_chain_option_set(struct vd_chain_options *options, const char *name, const char *value,
+			struct vd_error *err);
+
+/*
+ * Open the chain. On failure nothing stays open. All files keep their locks until
+ * vd_disk_close().
+ */
+int vd_chain_open(const char *path, const struct vd_chain_options *options,
+		  const struct vd_opener *opener, struct vd_disk **out, struct vd_error *err);
+
+#endif

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The options of a chain, set by name: a command line and "-o name=value" mean the same. */
+#include "config.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "disk/chain.h"
+
+const struct vd_chain_option vd_chain_option_table[] = {
+	{ "format", "FORMAT", "the image is vhd, qcow2 or raw; do not look" },
+	{ "backing", "POLICY", "files an image may name: same-dir (default), any, none" },
+	{ "backing-file", "PATH", "use this backing file (again for the one below it)" },
+	{ "backing-format", "FORMAT", "the backing file is vhd, qcow2 or raw (again, likewise)" },
+	{ "data-file", "PATH", "use this external data file" },
+	{ "snapshot", "NAME|ID", "show this internal snapshot" },
+	{ "force-share", NULL, "read the image although somebody writes to it (-U)" },
+	{ NULL, NULL, NULL },
+};
+
+static int take_format(const char **slot, const char *name, const char *value,
+		       struct vd_error *err)
+{
+	if (!vd_format_find(value))
+		return vd_fail(err, EINVAL, "--%s=%s: the formats are vhd, qcow2 and raw", name, value);
+	*slot = value;
+	return 0;
+}
+
+static int take_policy(enum vd_backing *slot, const char *value, struct vd_error *err)
+{
+	static const char *const names[] = {
+		[VD_BACKING_SAME_DIR] = "same-dir",
+		[VD_BACKING_ANY] = "any",
+		[VD_BACKING_NONE] = "none",
+	};
+
+	for (unsigned i = 0; i < 3; i++) {
+		if (strcmp(names[i], value) == 0) {
+			*slot = (enum vd_backing)i;
+			return 0;
+		}
+	}
+	return vd_fail(err, EINVAL, "--backing=%s: the policies are same-dir, any and none", value);
+}
+
+static int take_string(const char **slot, const char *name, const char *value,
+		       struct vd_error *err)
+{
+	if (*value == '\0')
+		return vd_fail(err, EINVAL, "--%s needs a value", name);
+	*slot = value;
+	return 0;
+}
+
+int vd_chain_option_set(struct vd_chain_options *options, const char *name, const char *value,
+			struct vd_error *err)
+{
+	const struct vd_chain_option *row = vd_chain_option_table;
+
+	while (row->name && strcmp(row->name, name) != 0)
+		row++;
+	if (!row->name)
+		return -ENOENT;
+	if (row->value && !value)
+		return vd_fail(err, EINVAL, "--%s needs a value: --%s=%s", name, name, row->value);
+	if (!row->value && value)
+		return vd_fail(err, EINVAL, "--%s takes no value", name);
+	if (strcmp(name, "format") == 0)
+		return take_format(&options->format, name, value, err);
+	if (strcmp(name, "backing") == 0)
+		return take_policy(&options->backing, value, err);
+	if (strcmp(name, "data-file") == 0)
+		return take_string(&options->data_file, name, value, err);
+	if (strcmp(name, "snapshot") == 0)
+		return take_string(&options->snapshot, name, value, err);
+	if (strcmp(name, "force-share") == 0) {
+		options->force_share = true;
+		return 0;
+	}
+	if (options->backing_file_count == VD_LAYERS_MAX - 1 ||
+	    options->backing_format_count == VD_LAYERS_MAX - 1)
+		return vd_fail(err, EINVAL, "--%s: a chain has at most %d layers", name, VD_LAYERS_MAX);
+	if (strcmp(name, "backing-file") == 0)
+		return take_string(&options->backing_files[options->backing_file_count++], name,
+				   value, err);
+	return take_format(&options->backing_formats[options->backing_format_count++], name, value,
+			   err);
+}

@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Looking through the layers, and reading what is found. Both work on the stack and in the
+ * caller's scratch; nothing is shared but the layers, which are frozen.
+ */
+#include "config.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "disk/disk.h"
+
+/* Runs asked of a layer at a time. On the stack once a layer: 32 layers take about 100 KiB. */
+#define RUNS_PER_CALL 64
+#define EXTENTS_PER_READ 32
+
+/* Where vd_disk_map() collects. */
+struct sink {
+	struct vd_extent *extents;
+	unsigned count, max;
+	uint64_t end; /* of the last extent; the next begins here */
+	bool full;
+};
+
+static bool continues(const struct vd_run *last, const struct vd_run *run)
+{
+	if (last->kind != run->kind || run->kind == VD_CODED)
+		return false;
+	return run->kind != VD_RAW ||
+	       (last->from == run->from && last->where + last->length == run->where);
+}
+
+/* Append what is inside [sink->end, end) of the run. */
+static void sink_add(struct sink *sink, const struct vd_image *image, const struct vd_run *run,
+		     uint64_t end)
+{
+	struct vd_extent *last = sink->count ? &sink->extents[sink->count - 1] : NULL;
+	struct vd_extent extent = {
+		.start = sink->end,
+		.length = end - sink->end,
+		.image = image,
+		.run = *run,
+	};
+
+	if (run->kind != VD_CODED) {
+		extent.run.where += extent.start - run->start;
+		extent.run.start = extent.start;
+		extent.run.length = extent.length;
+	}
+	if (last && continues(&last->run, &extent.run)) {
+		last->length += extent.length;
+		last->run.length += extent.length;
+	} else if (sink->count < sink->max) {
+		sink->extents[sink->count++] = extent;
+	} else {
+		sink->full = true;
+		return;
+	}
+	sink->end = end;
+}
+
+/* Nothing holds these bytes: they are zeros. */
+static void sink_add_hole(struct sink *sink, uint64_t end)
+{
+	struct vd_run hole = { .start = sink->end, .length = end - sink->end, .kind = VD_ZERO };
+
+	sink_add(sink, NULL, &hole, end);
+}
+
+/* Fill the sink up to `end` with what the layers from `depth` down hold. */
+static int layers_map(const struct vd_disk *disk, unsigned depth, uint64_t end, struct sink *sink)
+{
+	const struct vd_image *image = depth < disk->count ? disk->layers[depth] : NULL;
+	uint64_t limit = image ? vd_min(end, image->size) : 0;
+	struct vd_run found[RUNS_PER_CALL];
+	int r = 0;
+
+	while (sink->end < limit && !sink->full && r == 0) {
+		struct vd_runs runs = { .runs = found, .max = RUNS_PER_CALL };
+		uint64_t before = sink->end;
+
+		r = image->format->map(image, sink->end, limit - sink->end, &runs);
+		for (unsigned i = 0; i < runs.count && r == 0 && !sink->full; i++) {
+			const struct vd_run *run = &found[i];
+			uint64_t run_end = vd_min(run->start + run->length, limit);
+
+			if (run_end <= sink->end || run->start > sink->end)
+				continue;
+			if (run->kind == VD_ABSENT)
+				r = layers_map(disk, depth + 1, run_end, sink);
+			else
+				sink_add(sink, image, run, run_end);
+		}
+		if (r == 0 && !sink->full && sink->end == before)
+			return -EIO; /* a driver that does not cover what it was asked for */
+	}
+	if (r == 0 && !sink->full && sink->end < end)
+		sink_add_hole(sink, end);
+	return r;
+}
+
+int vd_disk_map(const struct vd_disk *disk, uint64_t virt, uint64_t want,
+		struct vd_extent *extents, unsigned max)
+{
+	struct sink sink = { .extents = extents, .max = max, .end = virt };
+	int r = layers_map(disk, 0, virt + want, &sink);
+
+	return r < 0 && sink.count == 0 ? r : (int)sink.count;
+}
+
+static int read_raw(const struct vd_extent *extent, void *buffer)
+{
+	const struct vd_run *run = &extent->run;
+	int r = vd_source_read(run->from, buffer, (size_t)extent->length, run->where);
+
+	if (r < 0)
+		vd_log_once(extent->image->corrupt, run->where, "%s: cannot read %" PRIu64 " bytes at byte %" PRIu64
+			    " of the file: %s", run->from->name, extent->length, run->where,
+			    r == -EIO ? "input/output error, or the file was cut short" :
+					strerror(-r));
+	return r;
+}
+
+/* Decode straight into the buffer if the whole unit is wanted, else keep the unit for the next. */
+static int read_coded(const struct vd_extent *extent, void *buffer, struct vd_scratch *scratch)
+{
+	const struct vd_image *image = extent->image;
+	const struct vd_run *run = &extent->run;
+	const uint8_t *unit = vd_scratch_unit(scratch, image, run->start);
+
+	if (!unit && extent->length == run->length)
+		return image->format->decode(image, run, buffer, scratch);
+	if (!unit) {
+		uint8_t *fresh = vd_scratch_unit_buffer(scratch, (size_t)run->length);
+		int r = fresh ? image->format->decode(image, run, fresh, scratch) : -ENOMEM;
+
+		if (r < 0)
+			return r;
+		vd_scratch_unit_keep(scratch, image, run->start);
+		unit = fresh;
+	}
+	memcpy(buffer, unit + (extent->start - run->start), (size_t)extent->length);
+	return 0;
+}
+
+static int read_extent(const struct vd_extent *extent, void *buffer, struct vd_scratch *scratch)
+{
+	switch (extent->run.kind) {
+	case VD_ABSENT:
+	case VD_ZERO:
+		memset(buffer, 0, (size_t)extent->length);
+		return 0;
+	case VD_RAW:
+		return read_raw(extent, buffer);
+	case VD_CODED:
+		return read_coded(extent, buffer, scratch);
+	case VD_BAD:
+		break;
+	}
+	return -EIO;
+}
+
+int vd_disk_read(const struct vd_disk *disk, void *buffer, size_t bytes, uint64_t virt,
+		 struct vd_scratch *scratch)
+{
+	struct vd_extent extents[EXTENTS_PER_READ];
+	uint64_t at = virt, end = virt + bytes;
+
+	while (at < end) {
+		int count = vd_disk_map(disk, at, end - at, extents, EXTENTS_PER_READ);
+
+		if (count < 0)
+			return count;
+		for (int i = 0; i < count; i++) {
+			int r = read_extent(&extents[i], (uint8_t *)buffer + (at - virt), scratch);
+
+			if (r < 0)
+				return r;
+			at += extents[i].length;
+		}
+	}
+	return 0;
+}
+
+void vd_disk_close(struct vd_disk *disk)
+{
+	if (!disk)
+		return;
+	for (unsigned i = 0; i < disk->count; i++)
+		vd_image_close(disk->layers[i]);
+	vd_cache_free(disk->cache);
+	free(disk);
+}

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A disk: the layers of a chain laid on each other.
+ *
+ * Here, and only here, the layers' answers are clipped, looked through and merged. A layer that is
+ * shorter than the one above it reads as zeros past its end, also in the middle of a chain.
+ * A const disk may be used by any number of threads, each with its own scratch.
+ */
+#ifndef VD_DISK_DISK_H
+#define VD_DISK_DISK_H
+
+#include "format/format.h"
+
+#define VD_LAYERS_MAX 32
+
+struct vd_disk {
+	struct vd_image *layers[VD_LAYERS_MAX];	/* the image first, its parents after it; owned */
+	unsigned count;
+	struct vd_cache *cache;			/* owned */
+	uint64_t size;				/* virtual bytes: the top layer's */
+	unsigned cluster_bits;			/* the top layer's */
+};
+
+/* What [start, start + length) of the disk is. */
+struct vd_extent {
+	uint64_t start, length;		/* virtual bytes */
+	const struct vd_image *image;	/* whose run it is; NULL for ZERO that no layer holds */
+	struct vd_run run;		/* ZERO, RAW or BAD: clipped like the extent; CODED: the whole unit */
+};
+
+/*
+ * Fill extents with 1 to max adjacent ones that begin at virt and end at virt + want or before.
+ * want > 0 and [virt, virt + want) is inside the disk. Neighbours that continue each other are
+ * merged. Returns their number, or -ENOMEM.
+ */
+int vd_disk_map(const struct vd_disk *disk, uint64_t virt, uint64_t want,
+		struct vd_extent *extents, unsigned max);
+
+/*
+ * Read exactly `bytes` (inside the disk). 0 or -errno: -EIO where data or metadata is damaged,
+ * which is logged once; the buffer is then undefined.
+ */
+int vd_disk_read(const struct vd_disk *disk, void *buffer, size_t bytes, uint64_t virt,
+		 struct vd_scratch *scratch);
+
+/* NULL is fine. */
+void vd_disk_close(struct vd_disk *disk);
+
+#endif

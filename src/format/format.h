@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The contract between a format driver (one image layer) and everything above it.
+ *
+ * A driver opens an image, checks its metadata, and from then on answers one question: what lies
+ * at a virtual address? Reads, seeks and the interval map all derive from that answer, so that they
+ * cannot disagree. A driver never reads guest data (but decodes what is compressed), never looks
+ * into its parent and never clips to what was asked: disk/ does that once for all of them.
+ *
+ * After open() an image is frozen. A const struct vd_image may be used by any number of threads;
+ * what changes behind it (the metadata cache, the record of what has been logged) locks itself.
+ */
+#ifndef VD_FORMAT_FORMAT_H
+#define VD_FORMAT_FORMAT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "source/source.h"
+#include "support/cache.h"
+#include "support/codec.h"
+
+enum vd_kind {
+	VD_ABSENT,	/* not in this layer: look below; at the bottom it reads as zeros */
+	VD_ZERO,	/* explicitly zero here, whatever lies below */
+	VD_RAW,		/* the bytes are in `from` at `where`, all of them inside that source */
+	VD_CODED,	/* one compressed unit: decode() expands it */
+	VD_BAD,		/* corrupt or unreadable metadata: counts as data, a read is EIO */
+};
+
+/* What [start, start + length) of the virtual disk is in one layer. */
+struct vd_run {
+	uint64_t start, length;		/* virtual bytes; length > 0 */
+	enum vd_kind kind;
+	uint32_t coded_bytes;		/* CODED: bytes of input at `where`, at least 1 */
+	const struct vd_source *from;	/* RAW, CODED */
+	uint64_t where;			/* RAW, CODED: host byte that start lies at */
+};
+
+/* Where a driver puts its answer: see vd_runs_add(). */
+struct vd_runs {
+	struct vd_run *runs;
+	unsigned count, max;
+};
+
+#define VD_PARENT_NAMES_MAX 32
+#define VD_UUID_BYTES 16
+
+/* The layer below, as the image names it. Names are owned: vd_parent_clear(). */
+struct vd_parent {
+	char *names[VD_PARENT_NAMES_MAX];	/* to be tried in this order; '/' separates */
+	unsigned count;				/* 0: the image stands alone */
+	const char *format;			/* as recorded, maybe unknown to us, or NULL; not owned */
+	bool check_uuid;			/* the right parent has this uuid */
+	uint8_t uuid[VD_UUID_BYTES];
+};
+
+struct vd_format;
+
+/* One open layer. `state` belongs to the driver, all else is set by vd_image_open() and open(). */
+struct vd_image {
+	const struct vd_format *format;
+	struct vd_source *source;	/* the container file; owned */
+	struct vd_source *data;		/* QCOW2 external data file, or NULL; owned */
+	struct vd_cache *cache;		/* shared by all layers; not owned */
+	uint64_t size;			/* virtual bytes */
+	unsigned cluster_bits;		/* log2 of the cluster or block size */
+	const char *compression;	/* of compressed clusters: "zlib", "zstd"; NULL: none possible */
+	uint8_t uuid[VD_UUID_BYTES];	/* all zero when the format has none */
+	void *state;
+	struct vd_log_once *corrupt;	/* what has been logged */
+};
+
+/* How the caller wants an image opened. */
+struct vd_image_options {
+	const char *snapshot;		/* NAME or ID of an internal snapshot, or NULL: the active disk */
+};
+
+struct vd_format {
+	const char *name;
+
+	/* Does the source look like this format? False when it cannot be read. */
+	bool (*probe)(const struct vd_source *source);
+
+	/*
+	 * Read and check the headers of image->source; set size, cluster_bits, uuid and state. On
+	 * failure the caller calls close(), which therefore must bear a half-made image.
+	 */
+	int (*open)(struct vd_image *image, const struct vd_image_options *options,
+		    struct vd_error *err);
+
+	/*
+	 * Say what lies below; NULL: this format has no parents. parent is zeroed by the caller and
+	 * cleared by it, also after a failure. Called between open() and the first map().
+	 */
+	int (*parent)(const struct vd_image *image, struct vd_parent *parent, struct vd_error *err);
+
+	/*
+	 * The name of the external file that holds the guest data, or NULL: none is needed. NULL as
+	 * a function: the format has no such thing. The name is owned by the image. When there is
+	 * one, the caller opens it and sets image->data before the first map().
+	 */
+	const char *(*data_name)(const struct vd_image *image);
+
+	/*
+	 * Fill runs with 1 to runs->max adjacent runs, the first of which covers `virt` (< size).
+	 * They may start before virt and end after virt + want, or cover less than want; the last
+	 * may end past the size of the image. `want` (> 0) is a hint.
+	 * Reads no more metadata than the byte at virt needs: one page of each table, so that a
+	 * walk over the disk costs one call a page. Corrupt or unreadable metadata is a BAD run,
+	 * logged once, never an error: only -ENOMEM is returned.
+	 */
+	int (*map)(const struct vd_image *image, uint64_t virt, uint64_t want,
+		   struct vd_runs *runs);
+
+	/*
+	 * Expand the unit of a whole CODED run, as map() gave it, to run->length bytes at `unit`.
+	 * NULL if map() makes none. A damaged stream is -EIO and one logged line.
+	 */
+	int (*decode)(const struct vd_image *image, const struct vd_run *run, void *unit,
+		      struct vd_scratch *scratch);
+
+	/* Free state; NULL state is fine. Does not close the sources. */
+	void (*close)(struct vd_image *image);
+};
+
+/*
+ * Append a run of `length` bytes at the end of what is there (the first one begins at `start`,
+ * later ones must follow it). Neighbours of one kind that continue each other become one run.
+ * False: there is no room, nothing was added, the driver stops here.
+ */
+bool vd_runs_add(struct vd_runs *runs, const struct vd_run *run);
+
+/* Free the names and zero the parent. */
+void vd_parent_clear(struct vd_parent *parent);
+
+/* Add a copy of a name (at most VD_PARENT_NAMES_MAX; what is too much or empty is left out). */
+int vd_parent_add(struct vd_parent *parent, const char *name);
+
+/* The driver of that name, or NULL. "vpc", QEMU's name for it, is "vhd". */
+const struct vd_format *vd_format_find(const char *name);
+
+/*
+ * Find the format of a source by its magic. raw is never the answer. A foreign format is refused
+ * by its name, a file that looks like two formats is refused because it is an attack. `option` is
+ * the one that names the format by hand, for the message: "--format" or "--backing-format".
+ */
+int vd_format_probe(const struct vd_source *source, const char *option,
+		    const struct vd_format **out, struct vd_error *err);
+
+/*
+ * Open one layer. The image takes over the source; on failure the source is closed. cache must
+ * outlive the image.
+ */
+int vd_image_open(struct vd_source *source, const struct vd_format *format,
+		  const struct vd_image_options *options, struct vd_cache *cache,
+		  struct vd_image **out, struct vd_error *err);
+
+void vd_image_close(struct vd_image *image); /* NULL is fine */
+
+extern const struct vd_format vd_format_vhd, vd_format_qcow2, vd_format_raw;
+
+#endif

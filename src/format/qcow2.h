@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What the two halves of the QCOW2 driver share: qcow2_open.c reads the headers, qcow2.c maps. */
+#ifndef VD_FORMAT_QCOW2_H
+#define VD_FORMAT_QCOW2_H
+
+#include "format/format.h"
+
+#define QCOW2_MAGIC "QFI\xfb"
+
+/* Names follow the specification (QEMU's docs/interop/qcow2). */
+struct qcow2 {
+	uint32_t version;
+	uint64_t cluster_bytes;
+	uint64_t incompatible, autoclear;	/* feature bits */
+	bool extended_l2;		/* 16-byte L2 entries with subcluster bitmaps */
+	bool has_data_file;		/* guest data is in image->data, at its guest offset */
+	bool data_file_raw;		/* that file alone is the disk: nothing shows through */
+	bool zstd;			/* else deflate */
+	uint64_t header_bytes;
+	uint64_t l1_host;		/* of the L1 table in use: active, or the snapshot's */
+	uint32_t l1_size;		/* entries */
+	unsigned l2_bits;		/* log2 of the entries of an L2 table */
+	unsigned l2_entry_bytes;	/* 8 or 16 */
+	unsigned l2_page_bits;		/* cache pages for L2 tables */
+	uint8_t *l1_alias;		/* a bit per L1 entry: its table belongs to an earlier one; or NULL */
+	char *backing_name, *backing_format, *data_name; /* or NULL */
+};
+
+#define QCOW2_OFFSET_MASK UINT64_C(0x00fffffffffffe00)
+#define QCOW2_L1_PAGE_BITS 16
+
+/* Bytes of the virtual disk that one L1 entry covers. */
+static inline uint64_t qcow2_l1_span(const struct qcow2 *q)
+{
+	return q->cluster_bytes << q->l2_bits;
+}
+
+/* vd_format.open. */
+int qcow2_open(struct vd_image *image, const struct vd_image_options *options,
+	       struct vd_error *err);
+
+/* One internal snapshot; the strings are valid during the call only and not escaped. */
+struct qcow2_snapshot {
+	uint64_t l1_host;
+	uint32_t l1_size;
+	uint64_t disk_bytes; /* the current size where the snapshot does not say */
+	const char *id, *name;
+};
+
+typedef int qcow2_snapshot_fn(const struct qcow2_snapshot *snapshot, void *data);
+
+/*
+ * Call fn for each snapshot of the table; stop when it returns non-zero and return that. 0 at
+ * the end of the table, or a negative errno when the table is damaged.
+ */
+int qcow2_snapshots(const struct vd_image *image, uint32_t count, uint64_t table_host,
+		    qcow2_snapshot_fn *fn, void *data, struct vd_error *err);
+
+#endif

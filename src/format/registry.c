@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The table of formats, finding the right one by its magic, and what all drivers share.
+ * A new format is a row in `formats`. Formats that vdifs knows but does not read are named, so that
+ * the user learns more than "not a disk image".
+ */
+#include "config.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "format/format.h"
+
+static const struct vd_format *const formats[] = {
+	&vd_format_qcow2,
+	&vd_format_vhd,
+	&vd_format_raw,
+};
+
+#define FORMATS (sizeof(formats) / sizeof(formats[0]))
+
+static const struct {
+	uint64_t host;
+	const char *magic;
+	uint8_t bytes;
+	const char *name;
+} foreign[] = {
+	{ 0, "QFI\xfb\0\0\0\1", 8, "QCOW version 1" },
+	{ 0, "vhdxfile", 8, "VHDX" },
+	{ 0, "KDMV", 4, "VMDK" },
+	{ 0, "COWD", 4, "VMDK" },
+	{ 0, "# Disk Descriptor", 17, "VMDK" },
+	{ 0x40, "\x7f\x10\xda\xbe", 4, "VDI" },
+	{ 0, "QED\0", 4, "QED" },
+	{ 0, "LUKS\xba\xbe", 6, "LUKS" },
+	{ 0, "WithoutFreeSpace", 16, "Parallels" },
+	{ 0, "WithouFreSpacExt", 16, "Parallels" },
+};
+
+const struct vd_format *vd_format_find(const char *name)
+{
+	if (strcmp(name, "vpc") == 0)
+		name = "vhd";
+	for (size_t i = 0; i < FORMATS; i++) {
+		if (strcmp(formats[i]->name, name) == 0)
+			return formats[i];
+	}
+	return NULL;
+}
+
+static const char *foreign_name(const struct vd_source *source)
+{
+	char head[17];
+
+	for (size_t i = 0; i < sizeof(foreign) / sizeof(foreign[0]); i++) {
+		if (!vd_inside(foreign[i].host, foreign[i].bytes, source->size) ||
+		    vd_source_read(source, head, foreign[i].bytes, foreign[i].host) < 0)
+			continue;
+		if (memcmp(head, foreign[i].magic, foreign[i].bytes) == 0)
+			return foreign[i].name;
+	}
+	return NULL;
+}
+
+int vd_format_probe(const struct vd_source *source, const char *option,
+		    const struct vd_format **out, struct vd_error *err)
+{
+	const struct vd_format *found = NULL;
+	const char *name = foreign_name(source);
+
+	if (name)
+		return vd_fail(err, ENOTSUP, "%s: this is a %s image, which vdifs does not read; convert it "
+			       "with qemu-img convert", source->name, name);
+	for (size_t i = 0; i < FORMATS; i++) {
+		if (!formats[i]->probe(source))
+			continue;
+		if (found)
+			return vd_fail(err, EINVAL, "%s: looks like %s and like %s at once, which is how attacks "
+				       "look; say which with %s=%s or %s=%s", source->name, found->name,
+				       formats[i]->name, option, found->name, option, formats[i]->name);
+		found = formats[i];
+	}
+	if (!found)
+		return vd_fail(err, EINVAL, "%s: neither a QCOW2 nor a VHD image (no magic found); a raw disk "
+			       "needs %s=raw", source->name, option);
+	*out = found;
+	return 0;
+}
+
+bool vd_runs_add(struct vd_runs *runs, const struct vd_run *run)
+{
+	struct vd_run *last = runs->count ? &runs->runs[runs->count - 1] : NULL;
+
+	if (last && last->kind == run->kind && run->kind != VD_CODED &&
+	    (run->kind != VD_RAW ||
+	     (last->from == run->from && last->where + last->length == run->where))) {
+		last->length += run->length;
+		return true;
+	}
+	if (runs->count == runs->max)
+		return false;
+	runs->runs[runs->count++] = *run;
+	return true;
+}
+
+void vd_parent_clear(struct vd_parent *parent)
+{
+	for (unsigned i = 0; i < parent->count; i++)
+		free(parent->names[i]);
+	*parent = (struct vd_parent){ 0 };
+}
+
+int vd_parent_add(struct vd_parent *parent, const char *name)
+{
+	if (*name == '\0' || parent->count == VD_PARENT_NAMES_MAX)
+		return 0;
+	for (unsigned i = 0; i < parent->count; i++) {
+		if (strcmp(parent->names[i], name) == 0)
+			return 0;
+	}
+	parent->names[parent->count] = strdup(name);
+	if (!parent->names[parent->count])
+		return -ENOMEM;
+	parent->count++;
+	return 0;
+}
+
+int vd_image_open(struct vd_source *source, const struct vd_format *format,
+		  const struct vd_image_options *options, struct vd_cache *cache,
+		  struct vd_image **out, struct vd_error *err)
+{
+	struct vd_image *image = calloc(1, sizeof(*image));
+	int r = -ENOMEM;
+
+	if (!image) {
+		vd_source_close(source);
+		return vd_fail(err, ENOMEM, "out of memory");
+	}
+	image->source = source;
+	image->cache = cache;
+	image->corrupt = malloc(sizeof(*image->corrupt));
+	if (!image->corrupt) {
+		vd_fail(err, ENOMEM, "out of memory");
+		goto fail;
+	}
+	*image->corrupt = (struct vd_log_once)VD_LOG_ONCE_INIT;
+	image->format = format;
+	r = format->open(image, options, err);
+	if (r < 0)
+		goto fail;
+	*out = image;
+	return 0;
+fail:
+	vd_image_close(image);
+	return r;
+}
+
+void vd_image_close(struct vd_image *image)
+{
+	if (!image)
+		return;
+	if (image->format)
+		image->format->close(image);
+	vd_source_close(image->data);
+	vd_source_close(image->source);
+	free(image->corrupt);
+	free(image);
+}

@@ -1,0 +1,301 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Building and asking the interval index.
+ *
+ * One thread walks the disk and hands over what it found in batches, under the lock; `complete` is
+ * set last, with release order, and from then on everything is frozen and read without the lock.
+ */
+#include "config.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "base/bytes.h"
+#include "map/index.h"
+#include "map/marks.h"
+
+enum {
+	BATCH = 256,			/* runs handed over at a time */
+	PIECES_PER_CHECK = 4096,	/* pieces between two looks at the clock or an interrupt */
+	WAIT_MILLISECONDS = 20,		/* between two looks whether a waiter is interrupted */
+};
+
+struct vd_index {
+	const struct vd_disk *disk;
+	pthread_t thread;
+	bool has_thread;
+	atomic_bool stop;
+	atomic_bool complete;
+	pthread_mutex_t lock; /* for all that follows, until complete */
+	pthread_cond_t ended;
+	bool has_ended; /* the thread has, whether complete or not */
+	int error;	/* why it ended early */
+	bool list_is_full;
+	struct vd_intervals *list;
+	struct vd_index_totals totals;
+	struct vd_marks marks;
+};
+
+/* What the thread has found and not handed over yet. */
+struct batch {
+	struct vd_piece runs[BATCH]; /* maximal */
+	unsigned count;
+	struct vd_piece open; /* the run that may still grow; end 0: none */
+};
+
+int vd_index_new(const struct vd_disk *disk, size_t map_memory, struct vd_index **out)
+{
+	struct vd_index *index = calloc(1, sizeof(*index));
+
+	if (!index)
+		return -ENOMEM;
+	if (vd_intervals_new(map_memory, &index->list) < 0) {
+		free(index);
+		return -ENOMEM;
+	}
+	index->disk = disk;
+	pthread_mutex_init(&index->lock, NULL);
+	pthread_cond_init(&index->ended, NULL);
+	vd_marks_init(&index->marks, disk->size, disk->cluster_bits);
+	*out = index;
+	return 0;
+}
+
+const struct vd_disk *vd_index_disk(const struct vd_index *index)
+{
+	return index->disk;
+}
+
+/* Hand the batch over. */
+static void index_take(struct vd_index *index, struct batch *batch, const struct vd_walk *walk)
+{
+	pthread_mutex_lock(&index->lock);
+	for (unsigned i = 0; i < batch->count; i++) {
+		const struct vd_piece *run = &batch->runs[i];
+
+		if (!index->list_is_full &&
+		    !vd_intervals_add(index->list, run->end - run->start, run->is_data))
+			index->list_is_full = true;
+		if (run->is_data) {
+			index->totals.data_bytes += run->end - run->start;
+			index->totals.intervals++;
+			vd_marks_add(&index->marks, run->start, run->end);
+		}
+	}
+	batch->count = 0;
+	index->totals.mapped_bytes = walk->virt;
+	index->totals.bad_bytes = walk->bad_bytes;
+	pthread_mutex_unlock(&index->lock);
+}
+
+/* Add a piece to the batch, merged with the one before it. */
+static void batch_add(struct batch *batch, const struct vd_piece *piece)
+{
+	if (batch->open.end != 0 && batch->open.is_data == piece->is_data) {
+		batch->open.end = piece->end;
+		return;
+	}
+	if (batch->open.end != 0)
+		batch->runs[batch->count++] = batch->open;
+	batch->open = *piece;
+}
+
+/* The end: the last run, the length of the JSON, and waking all who wait. */
+static void index_end(struct vd_index *index, struct batch *batch, const struct vd_walk *walk,
+		      int r)
+{
+	if (r == 0 && batch->open.end != 0)
+		batch->runs[batch->count++] = batch->open;
+	index_take(index, batch, walk);
+	pthread_mutex_lock(&index->lock);
+	if (r == 0) {
+		vd_marks_end(&index->marks);
+		index->totals.json_bytes = index->marks.json;
+		index->totals.complete = true;
+		atomic_store_explicit(&index->complete, true, memory_order_release);
+	}
+	index->error = r;
+	index->has_ended = true;
+	pthread_cond_broadcast(&index->ended);
+	pthread_mutex_unlock(&index->lock);
+}
+
+static void *index_run(void *data)
+{
+	struct vd_index *index = data;
+	struct batch batch = { .count = 0 };
+	struct vd_walk *walk = malloc(sizeof(*walk));
+	struct vd_walk nothing = { .virt = 0 };
+	struct vd_piece piece;
+	unsigned pieces = 0;
+	int r = walk ? 1 : -ENOMEM;
+
+	if (walk)
+		vd_walk_init(walk, index->disk, 0);
+	while (r > 0 && !atomic_load_explicit(&index->stop, memory_order_relaxed)) {
+		r = vd_walk_next(walk, &piece);
+		if (r <= 0)
+			break;
+		batch_add(&batch, &piece);
+		if (batch.count == BATCH || ++pieces % PIECES_PER_CHECK == 0)
+			index_take(index, &batch, walk);
+	}
+	index_end(index, &batch, walk ? walk : &nothing, r > 0 ? -ECANCELED : r);
+	free(walk);
+	return NULL;
+}
+
+int vd_index_start(struct vd_index *index)
+{
+	sigset_t all, before;
+	int r;
+
+	sigfillset(&all); /* signals are for the thread that waits for them */
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	r = pthread_create(&index->thread, NULL, index_run, index);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	index->has_thread = r == 0;
+	return -r;
+}
+
+void vd_index_free(struct vd_index *index)
+{
+	if (!index)
+		return;
+	if (index->has_thread) {
+		atomic_store(&index->stop, true);
+		pthread_join(index->thread, NULL);
+	}
+	pthread_cond_destroy(&index->ended);
+	pthread_mutex_destroy(&index->lock);
+	vd_intervals_free(index->list);
+	free(index);
+}
+
+static bool index_is_complete(struct vd_index *index)
+{
+	return atomic_load_explicit(&index->complete, memory_order_acquire);
+}
+
+void vd_index_totals(struct vd_index *index, struct vd_index_totals *totals)
+{
+	pthread_mutex_lock(&index->lock);
+	*totals = index->totals;
+	pthread_mutex_unlock(&index->lock);
+}
+
+static bool is_interrupted(const struct vd_interrupt *interrupt)
+{
+	return interrupt && interrupt->interrupted && interrupt->interrupted(interrupt->context);
+}
+
+int vd_index_wait(struct vd_index *index, const struct vd_interrupt *interrupt)
+{
+	int r;
+
+	if (index_is_complete(index))
+		return 0;
+	pthread_mutex_lock(&index->lock);
+	while (!index->has_ended) {
+		struct timespec until;
+
+		clock_gettime(CLOCK_REALTIME, &until);
+		until.tv_nsec += WAIT_MILLISECONDS * 1000000L;
+		until.tv_sec += until.tv_nsec / 1000000000L;
+		until.tv_nsec %= 1000000000L;
+		pthread_cond_timedwait(&index->ended, &index->lock, &until);
+		if (is_interrupted(interrupt)) {
+			pthread_mutex_unlock(&index->lock);
+			return -EINTR;
+		}
+	}
+	r = index->error;
+	pthread_mutex_unlock(&index->lock);
+	return r;
+}
+
+void vd_index_iter_init(struct vd_index_iter *iter, struct vd_index *index, uint64_t virt)
+{
+	iter->index = index;
+	iter->virt = virt;
+	iter->in_list = false;
+	iter->in_walk = false;
+}
+
+/* Take the next piece from the list, if it reaches that far. */
+static bool iter_list(struct vd_index_iter *iter, struct vd_piece *piece)
+{
+	const struct vd_intervals *list = iter->index->list;
+
+	if (iter->virt >= vd_intervals_end(list))
+		return false;
+	if (iter->in_list)
+		vd_intervals_next(list, &iter->at);
+	else
+		vd_intervals_find(list, iter->virt, &iter->at);
+	iter->in_list = true;
+	*piece = (struct vd_piece){
+		.start = iter->virt,
+		.end = iter->at.end,
+		.is_data = iter->at.is_data,
+	};
+	return true;
+}
+
+int vd_index_iter_next(struct vd_index_iter *iter, struct vd_piece *piece)
+{
+	struct vd_index *index = iter->index;
+	bool locked = !index_is_complete(index), found = false;
+	int r = 1;
+
+	if (iter->virt == index->disk->size)
+		return 0;
+	if (!iter->in_walk) {
+		if (locked)
+			pthread_mutex_lock(&index->lock);
+		found = iter_list(iter, piece);
+		if (locked)
+			pthread_mutex_unlock(&index->lock);
+	}
+	if (!found && !iter->in_walk)
+		vd_walk_init(&iter->walk, index->disk, iter->virt);
+	if (!found) {
+		iter->in_walk = true;
+		r = vd_walk_next(&iter->walk, piece);
+	}
+	if (r > 0)
+		iter->virt = piece->end;
+	return r;
+}
+
+int vd_index_seek(struct vd_index *index, uint64_t virt, bool want_data, uint64_t *found,
+		  const struct vd_interrupt *interrupt)
+{
+	struct vd_index_iter iter;
+	struct vd_piece piece;
+	unsigned pieces = 0;
+	int r;
+
+	vd_index_iter_init(&iter, index, virt);
+	while ((r = vd_index_iter_next(&iter, &piece)) > 0) {
+		if (piece.is_data == want_data) {
+			*found = piece.start;
+			return 0;
+		}
+		if (++pieces % PIECES_PER_CHECK == 0 && is_interrupted(interrupt))
+			return -EINTR;
+	}
+	if (r < 0)
+		return r;
+	*found = index->disk->size; /* behind the last data is a hole, even if it has no length */
+	return want_data ? -ENXIO : 0;
+}
+
+struct vd_json_mark vd_index_json_mark(struct vd_index *index, uint64_t json)
+{
+	return vd_marks_find(&index->marks, json);
+}

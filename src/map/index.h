@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The interval index of a disk: where its data lies, found fast.
+ *
+ * A background thread walks the disk once and stores what it finds, up to a bound of memory. Nobody has to
+ * wait for it: what is not stored (not yet, or for want of room: the mixed run from there to the
+ * end of the disk) is walked on the spot, so that all answers are exact at all times. What only a whole
+ * walk can tell (the totals, the length of the JSON) is had by waiting.
+ *
+ * All functions may be called by any thread. An iterator belongs to one.
+ */
+#ifndef VD_MAP_INDEX_H
+#define VD_MAP_INDEX_H
+
+#include "disk/walk.h"
+#include "map/intervals.h"
+
+struct vd_index;
+
+/* Asked now and then during long work: true ends it with -EINTR. */
+typedef bool vd_interrupted_fn(void *context);
+
+struct vd_interrupt {
+	vd_interrupted_fn *interrupted; /* NULL: never */
+	void *context;
+};
+
+/* map_memory: the bound in bytes. The disk must outlive the index. 0 or -ENOMEM. */
+int vd_index_new(const struct vd_disk *disk, size_t map_memory, struct vd_index **out);
+
+/* Start the background thread. Without it everything but waiting works. 0 or -errno. */
+int vd_index_start(struct vd_index *index);
+
+/* Stop the thread, wait for it, free. NULL is fine. */
+void vd_index_free(struct vd_index *index);
+
+const struct vd_disk *vd_index_disk(const struct vd_index *index);
+
+/* What is known so far. Once complete, all of it is exact and stays. */
+struct vd_index_totals {
+	bool complete;
+	uint64_t mapped_bytes;	/* virtual bytes walked */
+	uint64_t data_bytes;	/* data among them */
+	uint64_t intervals;	/* of data */
+	uint64_t bad_bytes;	/* that cannot be read */
+	uint64_t json_bytes;	/* length of the exact JSON; 0 until complete */
+};
+
+void vd_index_totals(struct vd_index *index, struct vd_index_totals *totals);
+
+/* Wait until the walk is complete. 0, -EINTR, or the error that ended it (-ENOMEM). */
+int vd_index_wait(struct vd_index *index, const struct vd_interrupt *interrupt);
+
+/*
+ * Find the next data (or hole) at or after virt (< size of the disk). 0; -ENXIO: there is none
+ * before the end of the disk; -EINTR; -ENOMEM.
+ */
+int vd_index_seek(struct vd_index *index, uint64_t virt, bool want_data, uint64_t *found,
+		  const struct vd_interrupt *interrupt);
+
+/* The pieces of the disk from a place on. Large: not for the stack of a deep call. */
+struct vd_index_iter {
+	struct vd_index *index;
+	uint64_t virt;			/* the next byte to tell of */
+	bool in_list;			/* `at` is the stored interval before virt */
+	struct vd_interval at;
+	bool in_walk;			/* `walk` stands at virt */
+	struct vd_walk walk;
+};
+
+void vd_index_iter_init(struct vd_index_iter *iter, struct vd_index *index, uint64_t virt);
+
+/* 1: a piece (neighbours may be of one kind); 0: the end of the disk; -ENOMEM. */
+int vd_index_iter_next(struct vd_index_iter *iter, struct vd_piece *piece);
+
+/*
+ * A place in the JSON text from which it can be made: the pairs that begin at virtual byte `virt` are written from
+ * character `json` on; `number` pairs come before.
+ */
+struct vd_json_mark {
+	uint64_t virt, json, number;
+};
+
+/* The last mark at or before the character. Only once the index is complete. */
+struct vd_json_mark vd_index_json_mark(struct vd_index *index, uint64_t json);
+
+#endif

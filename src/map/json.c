@@ -1,0 +1,267 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * JSON out of the index. The map is written by hand, since it must be exact to the character and
+ * is made piece by piece; everything else goes through jansson, which only this file knows.
+ *
+ * Threads: a reader belongs to one thread at a time; the other functions only ask the index.
+ */
+#include "config.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "map/json.h"
+
+/* Pieces of the disk between two looks for an interrupt. */
+#define PIECES_PER_CHECK 4096
+
+struct vd_json_reader {
+	struct vd_index_iter iter;
+	struct vd_pairs pairs;
+	unsigned cluster_bits;
+	uint64_t number;		/* pairs written */
+	bool done;			/* the tail has been written */
+	uint64_t start;			/* character that piece[0] is */
+	size_t length;			/* of the piece */
+	char piece[VD_JSON_PIECE_MAX];
+};
+
+static const struct vd_disk *reader_disk(const struct vd_json_reader *reader)
+{
+	return vd_index_disk(reader->iter.index);
+}
+
+/* Stand at the mark, with nothing made yet. */
+static void reader_place(struct vd_json_reader *reader, const struct vd_json_mark *mark)
+{
+	vd_index_iter_init(&reader->iter, reader->iter.index, mark->virt);
+	reader->pairs = (struct vd_pairs){ .cluster_bits = reader->cluster_bits };
+	reader->number = mark->number;
+	reader->done = false;
+	reader->start = mark->json;
+	reader->length = 0;
+}
+
+/* Stand before the head, with the head made. */
+static void reader_rewind(struct vd_json_reader *reader)
+{
+	struct vd_json_mark begin = { 0 };
+
+	reader_place(reader, &begin);
+	reader->length = vd_json_head(reader->piece, reader_disk(reader)->size,
+				      reader->cluster_bits);
+}
+
+int vd_json_reader_new(struct vd_index *index, unsigned cluster_bits,
+		       struct vd_json_reader **out)
+{
+	struct vd_json_reader *reader = malloc(sizeof(*reader));
+
+	if (!reader)
+		return -ENOMEM;
+	reader->iter.index = index;
+	reader->iter.walk.bad_bytes = 0;
+	reader->cluster_bits = cluster_bits;
+	reader_rewind(reader);
+	*out = reader;
+	return 0;
+}
+
+void vd_json_reader_free(struct vd_json_reader *reader)
+{
+	free(reader);
+}
+
+uint64_t vd_json_bad_bytes(const struct vd_json_reader *reader)
+{
+	return reader->iter.walk.bad_bytes;
+}
+
+/* Find the next pair. 1, 0 at the end, or an error. */
+static int reader_pair(struct vd_json_reader *reader, struct vd_pair *pair,
+		       const struct vd_interrupt *interrupt)
+{
+	struct vd_piece piece;
+	unsigned pieces = 0;
+	int r;
+
+	while ((r = vd_index_iter_next(&reader->iter, &piece)) > 0) {
+		if (piece.is_data && vd_pairs_add(&reader->pairs, piece.start, piece.end, pair))
+			return 1;
+		if (++pieces % PIECES_PER_CHECK == 0 && interrupt && interrupt->interrupted &&
+		    interrupt->interrupted(interrupt->context))
+			return -EINTR;
+	}
+	if (r < 0)
+		return r;
+	return vd_pairs_end(&reader->pairs, pair);
+}
+
+/* Replace the piece by the next one. 1, 0 at the end, or an error, after which it may be tried again. */
+static int reader_advance(struct vd_json_reader *reader, const struct vd_interrupt *interrupt)
+{
+	struct vd_pair pair;
+	int r;
+
+	if (reader->done)
+		return 0;
+	r = reader_pair(reader, &pair, interrupt);
+	if (r < 0)
+		return r;
+	reader->start += reader->length;
+	if (r > 0) {
+		reader->length = vd_json_pair(reader->piece, &pair, reader->number++ == 0);
+		return 1;
+	}
+	reader->length = vd_json_tail(reader->piece,
+				      reader->cluster_bits == reader_disk(reader)->cluster_bits);
+	reader->done = true;
+	return 1;
+}
+
+/* Move so that the character is in the piece or after it. */
+static void reader_seek(struct vd_json_reader *reader, uint64_t at)
+{
+	struct vd_json_mark mark = vd_index_json_mark(reader->iter.index, at);
+	char head[VD_JSON_PIECE_MAX];
+
+	if (at < vd_json_head(head, reader_disk(reader)->size, reader->cluster_bits))
+		reader_rewind(reader);
+	else if (at < reader->start || mark.json > reader->start + reader->length)
+		reader_place(reader, &mark);
+}
+
+ssize_t vd_json_read(struct vd_json_reader *reader, char *buffer, size_t bytes, uint64_t at,
+		     const struct vd_interrupt *interrupt)
+{
+	size_t done = 0;
+	int r = 1;
+
+	if (at < reader->start || at > reader->start + reader->length)
+		reader_seek(reader, at);
+	while (done < bytes && r > 0) {
+		uint64_t skip = at + done - reader->start; /* of the piece; it may be all of it */
+
+		if (skip < reader->length) {
+			size_t take = (size_t)vd_min(bytes - done, reader->length - skip);
+
+			memcpy(buffer + done, reader->piece + skip, take);
+			done += take;
+		} else {
+			r = reader_advance(reader, interrupt);
+		}
+	}
+	return r < 0 ? r : (ssize_t)done;
+}
+
+/* Make the whole text with that grain if it fits into an attribute; -E2BIG if not. */
+static int attribute_try(struct vd_index *index, unsigned cluster_bits, char *text,
+			 size_t *length, const struct vd_interrupt *interrupt)
+{
+	struct vd_json_reader *reader;
+	ssize_t got;
+	int r = vd_json_reader_new(index, cluster_bits, &reader);
+
+	if (r < 0)
+		return r;
+	got = vd_json_read(reader, text, VD_ATTRIBUTE_MAX + 1, 0, interrupt);
+	vd_json_reader_free(reader);
+	if (got < 0)
+		return (int)got;
+	*length = (size_t)got;
+	return got > VD_ATTRIBUTE_MAX ? -E2BIG : 0;
+}
+
+int vd_json_attribute(struct vd_index *index, char **text, size_t *length,
+		      const struct vd_interrupt *interrupt)
+{
+	unsigned bits = vd_index_disk(index)->cluster_bits;
+	char *buffer, *fitted;
+	int r = vd_index_wait(index, interrupt);
+
+	if (r < 0)
+		return r;
+	buffer = malloc(VD_ATTRIBUTE_MAX + 1);
+	if (!buffer)
+		return -ENOMEM;
+	do
+		r = attribute_try(index, bits++, buffer, length, interrupt);
+	while (r == -E2BIG); /* ends: with a cluster as large as the disk there is one pair */
+	if (r < 0) {
+		free(buffer);
+		return r;
+	}
+	fitted = realloc(buffer, *length);
+	*text = fitted ? fitted : buffer;
+	return 0;
+}
+
+/* One entry of "chain". */
+static json_t *info_layer(const struct vd_image *image)
+{
+	json_t *layer = json_object();
+
+	json_object_set_new(layer, "file", json_string(image->source->name));
+	json_object_set_new(layer, "format", json_string(image->format->name));
+	json_object_set_new(layer, "virtual_size", json_integer((json_int_t)image->size));
+	if (image->data)
+		json_object_set_new(layer, "data_file", json_string(image->data->name));
+	return layer;
+}
+
+static char *info_text(const struct vd_disk *disk, const struct vd_index_totals *totals)
+{
+	const struct vd_image *top = disk->layers[0];
+	json_t *info = json_object(), *chain = json_array(), *map = json_object();
+	char *text;
+
+	json_object_set_new(info, "format", json_string(top->format->name));
+	json_object_set_new(info, "virtual_size", json_integer((json_int_t)disk->size));
+	json_object_set_new(info, "cluster_bits", json_integer(disk->cluster_bits));
+	json_object_set_new(info, "compression",
+			    top->compression ? json_string(top->compression) : json_null());
+	for (unsigned i = 0; i < disk->count; i++)
+		json_array_append_new(chain, info_layer(disk->layers[i]));
+	json_object_set_new(info, "chain", chain);
+	json_object_set_new(info, "data_bytes", json_integer((json_int_t)totals->data_bytes));
+	json_object_set_new(info, "intervals", json_integer((json_int_t)totals->intervals));
+	json_object_set_new(info, "unreadable_bytes", json_integer((json_int_t)totals->bad_bytes));
+	json_object_set_new(map, "complete", json_boolean(totals->complete));
+	json_object_set_new(map, "mapped_bytes", json_integer((json_int_t)totals->mapped_bytes));
+	json_object_set_new(info, "map", map);
+	text = json_dumps(info, JSON_COMPACT);
+	json_decref(info);
+	return text;
+}
+
+int vd_json_info(struct vd_index *index, char **text, size_t *length)
+{
+	const struct vd_disk *disk = vd_index_disk(index);
+	/* As long as the text can become: no number that grows is above the size. */
+	struct vd_index_totals longest = {
+		.mapped_bytes = disk->size,
+		.data_bytes = disk->size,
+		.intervals = disk->size,
+		.bad_bytes = disk->size,
+	};
+	struct vd_index_totals now;
+	char *full = info_text(disk, &longest), *used, *padded;
+
+	vd_index_totals(index, &now);
+	used = info_text(disk, &now);
+	*length = full ? strlen(full) : 0;
+	padded = used ? realloc(full, *length + 1) : full;
+	if (!full || !used) {
+		free(padded);
+		free(used);
+		return -ENOMEM;
+	}
+	memset(padded, ' ', *length);
+	memcpy(padded, used, vd_min(strlen(used), *length));
+	free(used);
+	*text = padded;
+	return 0;
+}

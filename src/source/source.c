@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What all byte sources share: whole reads, extents that never fail, identity, the end. */
+#include "config.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "source/source.h"
+
+int vd_source_read(const struct vd_source *source, void *buffer, size_t bytes, uint64_t host)
+{
+	char *to = buffer;
+
+	while (bytes > 0) {
+		ssize_t got = source->ops->pread(source, to, bytes, host);
+
+		if (got < 0)
+			return (int)got;
+		if (got == 0) /* the file is shorter than it was when it was opened */
+			return -EIO;
+		to += got;
+		host += (uint64_t)got;
+		bytes -= (size_t)got;
+	}
+	return 0;
+}
+
+void vd_source_extent(const struct vd_source *source, uint64_t host, bool *is_hole, uint64_t *end)
+{
+	if (!source->dense && source->ops->extent &&
+	    source->ops->extent(source, host, is_hole, end) == 0)
+		return;
+	*is_hole = false;
+	*end = source->size;
+}
+
+bool vd_source_same(const struct vd_source *a, const struct vd_source *b)
+{
+	if (S_ISBLK(a->st.st_mode) && S_ISBLK(b->st.st_mode))
+		return a->st.st_rdev == b->st.st_rdev;
+	return a->st.st_dev == b->st.st_dev && a->st.st_ino == b->st.st_ino;
+}
+
+void vd_source_close(struct vd_source *source)
+{
+	if (!source)
+		return;
+	source->ops->close(source);
+	if (source->dir_fd >= 0)
+		close(source->dir_fd);
+	free(source->name);
+	free(source);
+}

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A byte source: where the bytes of an image come from. Today that is a regular file or a block
+ * device behind a descriptor (file.c); another kind is another file with its own ops.
+ *
+ * A source is made, then never changes: all functions that take a const source may be called by
+ * any number of threads at once. All offsets and lengths are bytes in the file ("host" space).
+ */
+#ifndef VD_SOURCE_SOURCE_H
+#define VD_SOURCE_SOURCE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+
+#include "base/error.h"
+
+struct vd_source;
+
+struct vd_source_ops {
+	/* Read up to `bytes` at `host`; like pread(2) but -errno, and restarted after EINTR. */
+	ssize_t (*pread)(const struct vd_source *source, void *buffer, size_t bytes, uint64_t host);
+	/*
+	 * Say whether the byte at `host` (< size) lies in a hole of the file and how far that holds:
+	 * *end > host. NULL, or an error: everything is data.
+	 */
+	int (*extent)(const struct vd_source *source, uint64_t host, bool *is_hole, uint64_t *end);
+	void (*close)(struct vd_source *source);
+};
+
+struct vd_source {
+	const struct vd_source_ops *ops;
+	char *name;		/* escaped, for messages; owned */
+	uint64_t size;		/* bytes when it was opened; later growth is not seen */
+	struct stat st;		/* when it was opened: owner, mode, times, identity */
+	int fd;			/* or -1 */
+	int dir_fd;		/* O_PATH of the directory that names in this file are relative to, or -1 */
+	bool dense;		/* known to have no holes: extent() need not be asked */
+};
+
+/*
+ * Take over fd (and dir_fd, which may be -1), check that it is a regular file or a block device
+ * and find its size. `name` is copied and escaped. On failure both descriptors are closed.
+ */
+int vd_source_from_fd(int fd, int dir_fd, const char *name, struct vd_source **out,
+		      struct vd_error *err);
+
+/* Read exactly `bytes` at `host`. A place at or past the end of the source is -EIO: the caller checks
+ * against source->size first, so this means that the file shrank. 0 or -errno. */
+int vd_source_read(const struct vd_source *source, void *buffer, size_t bytes, uint64_t host);
+
+/* Like the op: never fails, what cannot be told is data to the end of the source. host < size. */
+void vd_source_extent(const struct vd_source *source, uint64_t host, bool *is_hole, uint64_t *end);
+
+/* Do both name the same file or block device? */
+bool vd_source_same(const struct vd_source *a, const struct vd_source *b);
+
+/* NULL is fine. */
+void vd_source_close(struct vd_source *source);
+
+/*
+ * Take QEMU's image locks on the source as a reader does, and look whether a writer holds it.
+ * The locks live as long as the descriptor. `force` (-U): take less and look for less, as QEMU's
+ * force-share does. A file system without such locks is fine.
+ */
+int vd_source_lock(const struct vd_source *source, bool force, struct vd_error *err);
+
+#endif

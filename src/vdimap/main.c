@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * vdimap: print the interval map of an image. The disk is walked once and the text streamed, so
+ * that memory does not grow with the number of intervals. No FUSE, no threads.
+ */
+#include "config.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "disk/chain.h"
+#include "map/json.h"
+
+#define BUFFER_BYTES (64 << 10)
+
+static void print_help(void)
+{
+	printf("Usage: vdimap [options] IMAGE\n"
+	       "Print the map of the data in a VHD or QCOW2 image as JSON.\n\n");
+	for (const struct vd_chain_option *row = vd_chain_option_table; row->name; row++)
+		printf("  --%s%s%-*s %s\n", row->name, row->value ? "=" : "",
+		       25 - (int)strlen(row->name) - (row->value ? 1 : 0),
+		       row->value ? row->value : "", row->help);
+	printf("  -U                         the same as --force-share\n"
+	       "  -h, --help                 print this and exit\n"
+	       "  -V, --version              print the version and exit\n");
+}
+
+static int fail(const struct vd_error *err)
+{
+	fprintf(stderr, "vdimap: %s\n", err->text);
+	return EXIT_FAILURE;
+}
+
+/* Write the whole text to stdout. */
+static int print_map(struct vd_json_reader *reader, struct vd_error *err)
+{
+	static char buffer[BUFFER_BYTES];
+	uint64_t at = 0;
+	ssize_t got;
+
+	while ((got = vd_json_read(reader, buffer, sizeof(buffer), at, NULL)) > 0) {
+		if (fwrite(buffer, 1, (size_t)got, stdout) != (size_t)got)
+			break;
+		at += (uint64_t)got;
+	}
+	if (got < 0)
+		return vd_fail(err, (int)-got, "cannot make the map: %s", strerror((int)-got));
+	if (isatty(STDOUT_FILENO))
+		putchar('\n');
+	if (fflush(stdout) != 0 || ferror(stdout))
+		return vd_fail(err, EIO, "cannot write the map: %s", strerror(errno));
+	return 0;
+}
+
+static int run(const char *path, const struct vd_chain_options *options, struct vd_error *err)
+{
+	struct vd_json_reader *reader = NULL;
+	struct vd_index *index = NULL;
+	struct vd_disk *disk = NULL;
+	int r = vd_chain_open(path, options, &vd_opener_here, &disk, err);
+
+	if (r < 0)
+		return r;
+	r = vd_index_new(disk, 0, &index);
+	if (r == 0)
+		r = vd_json_reader_new(index, disk->cluster_bits, &reader);
+	if (r < 0)
+		vd_fail(err, -r, "out of memory");
+	if (r == 0)
+		r = print_map(reader, err);
+	if (r == 0 && vd_json_bad_bytes(reader) > 0)
+		r = vd_fail(err, EIO, "%s: %" PRIu64 " bytes of the disk cannot be read; the map lists them as data",
+			    disk->layers[0]->source->name, vd_json_bad_bytes(reader));
+	vd_json_reader_free(reader);
+	vd_index_free(index);
+	vd_disk_close(disk);
+	return r;
+}
+
+/* Parse the command line. 1: go on; 0: done, successfully. */
+static int parse(int argc, char **argv, struct vd_chain_options *options, struct vd_error *err)
+{
+	enum { MAX = 32 };
+	struct option longs[MAX] = { { "help", no_argument, NULL, 'h' },
+				     { "version", no_argument, NULL, 'V' } };
+	unsigned count = 2;
+	int c, row = 0, r = 0;
+
+	for (const struct vd_chain_option *o = vd_chain_option_table; o->name; o++)
+		longs[count++] = (struct option){ o->name, o->value ? required_argument :
+								      no_argument, NULL, 1 };
+	opterr = 0;
+	while (r == 0 && (c = getopt_long(argc, argv, "UhV", longs, &row)) != -1) {
+		if (c == 1)
+			r = vd_chain_option_set(options, longs[row].name, optarg, err);
+		else if (c == 'U')
+			options->force_share = true;
+		else if (c == 'h')
+			print_help();
+		else if (c == 'V')
+			printf("vdimap %s\n", PACKAGE_VERSION);
+		else
+			r = vd_fail(err, EINVAL, "unknown option or missing value: %s; see vdimap --help",
+				    argv[optind - 1]);
+		if (c == 'h' || c == 'V')
+			return 0;
+	}
+	if (r < 0)
+		return r;
+	if (argc - optind != 1)
+		return vd_fail(err, EINVAL, "give one image; see vdimap --help");
+	return 1;
+}
+
+int main(int argc, char **argv)
+{
+	struct vd_chain_options options = { .format = NULL };
+	struct vd_error err = { "" };
+	int r;
+
+	vd_log_open("vdimap");
+	r = parse(argc, argv, &options, &err);
+	if (r > 0)
+		r = run(argv[optind], &options, &err);
+	return r < 0 ? fail(&err) : EXIT_SUCCESS;
+}
