@@ -188,6 +188,38 @@ void vd_index_totals(struct vd_index *index, struct vd_index_totals *totals)
 	pthread_mutex_unlock(&index->lock);
 }
 
+/* At most this much of what is not walked yet can be data: what the host files hold. */
+static uint64_t host_bytes(const struct vd_disk *disk)
+{
+	uint64_t bytes = 0;
+
+	for (unsigned i = 0; i < disk->count; i++) {
+		const struct vd_source *source = disk->layers[i]->source;
+		const struct vd_source *data = disk->layers[i]->data;
+
+		bytes += S_ISBLK(source->st.st_mode) ? source->size :
+						       (uint64_t)source->st.st_blocks * VD_SECTOR;
+		bytes += data ? (uint64_t)data->st.st_blocks * VD_SECTOR : 0;
+	}
+	return bytes;
+}
+
+uint64_t vd_index_blocks(struct vd_index *index, bool *is_exact)
+{
+	uint64_t size = index->disk->size, most = size / VD_SECTOR, blocks, data;
+	struct vd_index_totals totals;
+
+	vd_index_totals(index, &totals);
+	*is_exact = totals.complete;
+	data = totals.data_bytes;
+	if (!totals.complete)
+		data += vd_min(size - totals.mapped_bytes, host_bytes(index->disk));
+	blocks = vd_div_up(data, VD_SECTOR);
+	if (!totals.complete || data < size)
+		blocks = vd_min(blocks, most > 0 ? most - 1 : 0);
+	return data > 0 && blocks == 0 ? 1 : blocks;
+}
+
 static bool is_interrupted(const struct vd_interrupt *interrupt)
 {
 	return interrupt && interrupt->interrupted && interrupt->interrupted(interrupt->context);

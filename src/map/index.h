@@ -48,6 +48,13 @@ struct vd_index_totals {
 
 void vd_index_totals(struct vd_index *index, struct vd_index_totals *totals);
 
+/*
+ * What st_blocks is to be: data bytes / 512, but not 0 where there is data (GNU tar takes a file of 0
+ * blocks for one hole) and less than size / 512 where there is a hole (else cp and tar do not look for
+ * holes). *is_exact false: an estimate within these bounds, since the walk is not complete.
+ */
+uint64_t vd_index_blocks(struct vd_index *index, bool *is_exact);
+
 /* Wait until the walk is complete. 0, -EINTR, or the error that ended it (-ENOMEM). */
 int vd_index_wait(struct vd_index *index, const struct vd_interrupt *interrupt);
 

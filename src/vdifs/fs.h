@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The file system that shows a disk: two files in a directory, or one file. Knows libfuse's
+ * low-level operations, but nothing of mounting (mount.h) or of image formats.
+ */
+#ifndef VD_VDIFS_FS_H
+#define VD_VDIFS_FS_H
+
+#include <fuse_lowlevel.h>
+#include <stdbool.h>
+
+#include "map/index.h"
+
+struct vdifs_fs;
+
+struct vdifs_fs_options {
+	const char *image_name;		/* the image's file name, without its directory */
+	bool is_directory;		/* the form of the mountpoint */
+	bool direct;			/* answer reads past the page cache */
+	/* Called once from a worker thread when the kernel asks for the first time. */
+	void (*ready)(void *context, struct fuse_conn_info *conn);
+	void *ready_context;
+};
+
+/* The index and its disk must outlive the file system. 0 or -ENOMEM. */
+int vdifs_fs_new(struct vd_index *index, const struct vdifs_fs_options *options,
+		 struct vdifs_fs **out);
+void vdifs_fs_free(struct vdifs_fs *fs); /* NULL is fine */
+
+/* For fuse_session_new(), with the file system as userdata. */
+extern const struct fuse_lowlevel_ops vdifs_fs_ops;
+
+#endif

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * vdifs: show a disk image as a read-only sparse raw disk.
+ *
+ * In the background form a child does everything and the command waits until the mount answers,
+ * so that "vdifs IMAGE DIR && cp DIR/..." works and a failure has an exit status.
+ */
+#include "config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include "vdifs/mount.h"
+
+static int fail(const struct vd_error *err)
+{
+	fprintf(stderr, "vdifs: %s\n", err->text);
+	return EXIT_FAILURE;
+}
+
+/* An image opened as descriptor 2 would get our messages written into it. */
+static void keep_standard_descriptors(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd <= 2);
+	if (fd > 2)
+		close(fd);
+}
+
+/* In the child: serve, and report what goes wrong before the mount is ready. */
+static int serve(const struct vdifs_options *options, int ready_fd)
+{
+	struct vd_error err = { "" };
+	int r = vdifs_mount_serve(options, ready_fd, &err);
+
+	if (r < 0) /* to stderr as long as it is the user's, then to syslog */
+		vd_log(LOG_ERR, "%s", err.text);
+	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+/* In the parent: wait for the byte that says "ready", then for the first answer of the mount. */
+static int await(pid_t child, int ready_fd, const char *mountpoint)
+{
+	struct stat st;
+	char byte;
+	ssize_t got;
+	int status;
+
+	do
+		got = read(ready_fd, &byte, 1);
+	while (got < 0 && errno == EINTR);
+	if (got == 1 && stat(mountpoint, &st) == 0)
+		return EXIT_SUCCESS;
+	if (got == 1) {
+		fprintf(stderr, "vdifs: %s: the mount does not answer: %s\n", mountpoint,
+			strerror(errno));
+		return EXIT_FAILURE;
+	}
+	if (waitpid(child, &status, 0) == child && WIFSIGNALED(status))
+		fprintf(stderr, "vdifs: the serving process was ended by signal %d\n",
+			WTERMSIG(status));
+	return EXIT_FAILURE; /* the child has said why */
+}
+
+static int background(const struct vdifs_options *options)
+{
+	struct vd_error err = { "" };
+	int ready[2];
+	pid_t child;
+
+	if (pipe2(ready, O_CLOEXEC) < 0) {
+		vd_fail(&err, errno, "cannot make a pipe: %s", strerror(errno));
+		return fail(&err);
+	}
+	fflush(NULL);
+	child = fork();
+	if (child < 0) {
+		vd_fail(&err, errno, "cannot start a process: %s", strerror(errno));
+		return fail(&err);
+	}
+	if (child == 0) {
+		close(ready[0]);
+		setsid();
+		return serve(options, ready[1]);
+	}
+	close(ready[1]);
+	return await(child, ready[0], options->mountpoint);
+}
+
+int main(int argc, char **argv)
+{
+	struct vdifs_options options;
+	struct vd_error err = { "" };
+	int status = EXIT_SUCCESS;
+
+	keep_standard_descriptors();
+	vd_log_open("vdifs");
+	if (vdifs_options_parse(&options, argc, argv, &err) < 0)
+		status = fail(&err);
+	else if (options.help)
+		vdifs_options_print_help();
+	else if (options.version)
+		printf("vdifs %s\n", PACKAGE_VERSION);
+	else
+		status = options.foreground ? serve(&options, -1) : background(&options);
+	vdifs_options_free(&options);
+	return status;
+}
