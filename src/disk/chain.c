@@ -163,14 +163,20 @@ static const char *short_reason(int r)
 	}
 }
 
+/* Was there a file, which is no good? Then that is what the user must hear. */
+static bool is_telling(int r)
+{
+	return r == -EINVAL || r == -ENOTSUP || r == -EFBIG || r == -EIO;
+}
+
 /* Try the names that the image gives, in order. With one name its own message says enough. */
 static int parent_search(struct chain *chain, const struct vd_image *child,
 			 const struct vd_parent *parent, struct vd_open_request *request,
 			 const char *format, struct vd_image **out, struct vd_error *err)
 {
-	struct vd_error tried = { "" };
+	struct vd_error tried = { "" }, telling = { "" };
 	char shown[256];
-	int r = -ENOENT;
+	int r = -ENOENT, told = 0;
 
 	request->base = child->source;
 	for (unsigned i = 0; i < parent->count; i++) {
@@ -178,11 +184,19 @@ static int parent_search(struct chain *chain, const struct vd_image *child,
 		r = parent_try(chain, parent, request, format, out, err);
 		if (r == 0 || r == -EBUSY || r == -ENOMEM || parent->count == 1)
 			return r;
+		if (is_telling(r) && !told) {
+			telling = *err;
+			told = r;
+		}
 		vd_escape(shown, sizeof(shown), request->name, strlen(request->name));
 		vd_error_add(&tried, "%s '%s' (%s)", i ? "," : "", shown, short_reason(r));
 	}
 	if (request->policy == VD_BACKING_NONE)
 		return r; /* the last message says it for all names */
+	if (told) {
+		*err = telling;
+		return told;
+	}
 	return vd_fail(err, ENOENT, "%s: its parent was not found; name it with --backing-file=PATH; tried%s",
 		       child->source->name, tried.text);
 }

@@ -17,6 +17,7 @@
 
 #include "base/bytes.h"
 #include "format/qcow2.h"
+#include "support/overlap.h"
 
 /* Offsets in the header ("Header"). */
 enum {
@@ -326,35 +327,15 @@ static int l1_check(struct vd_image *image, const char *which, struct vd_error *
 	return 0;
 }
 
-/* A set of L2 table offsets, none 0: open addressing. */
-struct offset_set {
-	uint64_t *slots;
-	uint64_t mask;
-};
-
-/* Add an offset; true if it was there. */
-static bool offset_set_add(struct offset_set *set, uint64_t host)
-{
-	uint64_t at = (host >> 9) * UINT64_C(0x9e3779b97f4a7c15) >> 20;
-
-	while (set->slots[at & set->mask] != 0) {
-		if (set->slots[at & set->mask] == host)
-			return true;
-		at++;
-	}
-	set->slots[at & set->mask] = host;
-	return false;
-}
-
 static int l1_scan_page(struct vd_image *image, const uint8_t *entries, uint32_t first,
-			uint32_t count, struct offset_set *set)
+			uint32_t count, struct vd_overlap *set)
 {
 	struct qcow2 *q = image->state;
 
 	for (uint32_t i = 0; i < count; i++) {
 		uint64_t host = get_be64(entries + (size_t)i * 8) & QCOW2_OFFSET_MASK;
 
-		if (host == 0 || !offset_set_add(set, host))
+		if (host == 0 || host % q->cluster_bytes != 0 || !vd_overlap_add(set, host))
 			continue;
 		if (!q->l1_alias)
 			q->l1_alias = calloc(1, q->l1_size / 8 + 1);
@@ -373,12 +354,11 @@ static int l1_scan_page(struct vd_image *image, const uint8_t *entries, uint32_t
 static int l1_scan(struct vd_image *image, struct vd_error *err)
 {
 	const struct qcow2 *q = image->state;
-	struct offset_set set = { .mask = ((uint64_t)2 << vd_log2((uint64_t)q->l1_size + 1)) - 1 };
+	struct vd_overlap set;
 	uint32_t done = 0;
 	int r = 0;
 
-	set.slots = calloc((size_t)set.mask + 1, sizeof(*set.slots));
-	if (!set.slots)
+	if (vd_overlap_init(&set, q->cluster_bytes, q->l1_size) < 0)
 		return vd_fail(err, ENOMEM, "out of memory");
 	while (done < q->l1_size && r == 0) {
 		const struct vd_page *page;
@@ -393,7 +373,7 @@ static int l1_scan(struct vd_image *image, struct vd_error *err)
 		vd_cache_put(image->cache, page);
 		done += count;
 	}
-	free(set.slots);
+	vd_overlap_free(&set);
 	if (r < 0)
 		return vd_fail(err, -r, "%s: cannot read the QCOW2 L1 table: %s", image->source->name,
 			       strerror(-r));

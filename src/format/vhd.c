@@ -24,6 +24,7 @@
 #include "base/bytes.h"
 #include "format/format.h"
 #include "format/vhd_names.h"
+#include "support/overlap.h"
 
 /* Offsets in the footer (specification, "Hard Disk Footer Format"). */
 enum {
@@ -59,6 +60,8 @@ enum { TYPE_FIXED = 2, TYPE_DYNAMIC = 3, TYPE_DIFFERENCING = 4 };
 #define FIXED_CLUSTER_BITS 16
 /* 2040 GiB, the format's limit for images with a BAT; it also bounds the work of a hostile one. */
 #define DYNAMIC_SIZE_MAX ((uint64_t)0xff000000 * VD_SECTOR)
+/* Blocks of larger disks (2 TiB in blocks below 512 KiB) are not searched for overlaps. */
+#define SCAN_ENTRIES_MAX ((uint64_t)4 << 20)
 #define TAP_VERSION(major, minor) ((uint32_t)(major) << 16 | (minor))
 
 struct vhd {
@@ -70,6 +73,7 @@ struct vhd {
 	uint32_t entries;
 	uint64_t block_bytes;
 	uint64_t bitmap_bytes;	/* of one block's bitmap, whole sectors */
+	uint8_t *overlaps;	/* a bit per block: it lies on an earlier one; or NULL */
 	uint8_t header[HEADER_BYTES];
 };
 
@@ -291,6 +295,57 @@ static int batmap_check(struct vd_image *image, const uint8_t *footer, struct vd
 	return 0;
 }
 
+static int bat_scan_page(struct vhd *vhd, const uint8_t *entries, uint64_t first, uint64_t count,
+			 uint64_t blocks, struct vd_overlap *set)
+{
+	for (uint64_t i = 0; i < count; i++) {
+		uint32_t entry = get_be32(entries + i * 4);
+
+		if (entry == BAT_ABSENT || !vd_overlap_add(set, (uint64_t)entry * VD_SECTOR))
+			continue;
+		if (!vhd->overlaps)
+			vhd->overlaps = calloc(1, (size_t)(blocks / 8 + 1));
+		if (!vhd->overlaps)
+			return -ENOMEM;
+		vhd->overlaps[(first + i) / 8] |= (uint8_t)(1 << (first + i) % 8);
+	}
+	return 0;
+}
+
+/*
+ * Find blocks that lie on an earlier block: what one of the two shows is not its own. Done here, so that the answer
+ * does not depend on what was read before.
+ */
+static int bat_scan(struct vd_image *image, struct vd_error *err)
+{
+	struct vhd *vhd = image->state;
+	uint64_t blocks = vd_div_up(image->size, vhd->block_bytes), done = 0;
+	struct vd_overlap set;
+	int r = 0;
+
+	if (blocks > SCAN_ENTRIES_MAX)
+		return 0;
+	if (vd_overlap_init(&set, vhd->bitmap_bytes + vhd->block_bytes, blocks) < 0)
+		return vd_fail(err, ENOMEM, "out of memory");
+	while (done < blocks && r == 0) {
+		uint64_t host = vhd->table_host + done * 4, count;
+		const struct vd_page *page;
+
+		r = vd_cache_get(image->cache, image->source, BAT_PAGE_BITS, host, &page);
+		if (r < 0)
+			break;
+		count = vd_min((page->host + page->bytes - host) / 4, blocks - done);
+		r = bat_scan_page(vhd, page->data + (host - page->host), done, count, blocks, &set);
+		vd_cache_put(image->cache, page);
+		done += count;
+	}
+	vd_overlap_free(&set);
+	if (r < 0)
+		return vd_fail(err, -r, "%s: cannot read the VHD BAT: %s", image->source->name,
+			       strerror(-r));
+	return 0;
+}
+
 static int vhd_open(struct vd_image *image, const struct vd_image_options *options,
 		    struct vd_error *err)
 {
@@ -318,9 +373,9 @@ static int vhd_open(struct vd_image *image, const struct vd_image_options *optio
 	if (r < 0)
 		return r;
 	r = table_check(image, err);
-	if (r < 0)
-		return r;
-	return batmap_check(image, footer, err);
+	if (r == 0)
+		r = batmap_check(image, footer, err);
+	return r < 0 ? r : bat_scan(image, err);
 }
 
 static int vhd_parent(const struct vd_image *image, struct vd_parent *parent, struct vd_error *err)
@@ -375,8 +430,8 @@ static void block_is_bad(const struct vd_image *image, uint64_t block, uint32_t 
 	vd_runs_add(runs, &run);
 }
 
-/* Why the block at `host` cannot be right, or NULL. */
-static const char *block_fault(const struct vd_image *image, uint64_t host)
+/* Why the block cannot be at `host`, or NULL. */
+static const char *block_fault(const struct vd_image *image, uint64_t block, uint64_t host)
 {
 	const struct vhd *vhd = image->state;
 	uint64_t bytes = vhd->bitmap_bytes + vhd->block_bytes;
@@ -390,6 +445,8 @@ static const char *block_fault(const struct vd_image *image, uint64_t host)
 		return "its sector bitmap lies past the end of the file";
 	if (host + vhd->bitmap_bytes >= vhd->data_end)
 		return "the block lies past the end of the file";
+	if (vhd->overlaps && vhd->overlaps[block / 8] >> block % 8 & 1)
+		return "the block lies on an earlier one";
 	return NULL;
 }
 
@@ -520,7 +577,7 @@ static int vhd_map(const struct vd_image *image, uint64_t virt, uint64_t want,
 		vd_runs_add(runs, &run);
 		return 0;
 	}
-	fault = block_fault(image, (uint64_t)entry * VD_SECTOR);
+	fault = block_fault(image, block, (uint64_t)entry * VD_SECTOR);
 	r = fault ? 0 : block_map(image, virt, (uint64_t)entry * VD_SECTOR, runs);
 	if (r < 0 && r != -ENOMEM)
 		fault = "its sector bitmap cannot be read";
@@ -531,7 +588,11 @@ static int vhd_map(const struct vd_image *image, uint64_t virt, uint64_t want,
 
 static void vhd_close(struct vd_image *image)
 {
-	free(image->state);
+	struct vhd *vhd = image->state;
+
+	if (vhd)
+		free(vhd->overlaps);
+	free(vhd);
 }
 
 const struct vd_format vd_format_vhd = {

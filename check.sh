@@ -1,0 +1,103 @@
+#!/bin/sh
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# Build vdifs twice, plain and with sanitizers, run all tests in both builds, and end with one line
+# "N passed, N failed, N skipped". With CI=true a skipped test is a failed one.
+set -u
+exec </dev/null
+
+top=$(cd "$(dirname "$0")" && pwd)
+. "$top/scripts/deps.sh"
+cd "$top" || exit
+
+passed=0 failed=0 skipped=0
+
+# Everything that the tests make lies below one folder, so that what they leave behind is seen.
+TMPDIR=$(mktemp -d "${TMPDIR:-/tmp}/vdifs-check.XXXXXX") || exit
+export TMPDIR
+chmod 755 "$TMPDIR"
+
+finish() {
+	trap - EXIT
+	rm -rf --one-file-system "$TMPDIR"
+	if [ "${CI-}" = true ] && [ "$skipped" -gt 0 ]; then
+		echo "CI: $skipped skipped counted as failed"
+		failed=$((failed + skipped)) skipped=0
+	fi
+	echo "$passed passed, $failed failed, $skipped skipped"
+	[ "$failed" -eq 0 ]
+	exit
+}
+
+give_up() {
+	failed=$((failed + 1))
+	finish
+}
+trap give_up EXIT
+trap 'exit 1' INT TERM HUP
+
+count() { # count DIR RESULT...: how many tests in DIR ended in one of these
+	dir=$1
+	shift
+	find "$dir" -name '*.trs' -exec cat {} + |
+		grep -cE "^:test-result: ($(echo "$*" | tr ' ' '|'))\b"
+}
+
+report() { # what went wrong in DIR, and what was skipped
+	find "$1" -name '*.trs' | sort | while read -r trs; do
+		grep -hE '^:test-result: (FAIL|XPASS|ERROR|SKIP)\b' "$trs" |
+			sed "s|^:test-result:|${trs%.trs}:|"
+		grep -qE '^:test-result: (FAIL|XPASS|ERROR)\b' "$trs" || continue
+		{
+			grep -E -A 9 '^(not ok|Bail out)' "${trs%.trs}.log" | head -n 60
+			echo ...
+			tail -n 20 "${trs%.trs}.log"
+		} | sed 's/^/    /'
+	done
+}
+
+check() { # check DIR CONFIGURE ARGUMENT...
+	dir=$1
+	echo "== $*: building"
+	build "$@" || give_up
+	echo "== $dir: testing"
+	find "$dir" -name '*.trs' -delete
+	make -C "$dir" -k -j2 check >"$dir/check.log" 2>&1
+	made=$?
+	bad=$(count "$dir" FAIL XPASS ERROR)
+	passed=$((passed + $(count "$dir" PASS XFAIL)))
+	skipped=$((skipped + $(count "$dir" SKIP)))
+	failed=$((failed + bad))
+	report "$dir"
+	if { [ "$made" -ne 0 ] && [ "$bad" -eq 0 ]; } || [ "$(count "$dir" '.*')" -eq 0 ]; then
+		tail -n 60 "$dir/check.log" # not a test failed, but the making of one
+		failed=$((failed + 1))
+	fi
+}
+
+mounts() { cut -d ' ' -f 2 /proc/mounts | grep -F "$TMPDIR/"; }
+
+leftovers() { # mounts and loop devices below TMPDIR, processes of these builds
+	mounts | sed 's/^/mounted: /'
+	losetup -n -O NAME,BACK-FILE 2>/dev/null | grep -F " $TMPDIR/"
+	for process in /proc/[0-9]*; do
+		case $(readlink "$process/exe") in "$top"/build*) ;; *) continue ;; esac
+		grep -qzFx "TMPDIR=$TMPDIR" "$process/environ" && echo "running: $process"
+	done 2>/dev/null
+}
+
+check_leftovers() {
+	found=$(leftovers)
+	[ -n "$found" ] && sleep 2 && found=$(leftovers) # it may have been on its way out
+	[ -z "$found" ] && return
+	printf 'The tests left behind:\n%s\n' "$found"
+	failed=$((failed + 1))
+	mounts | sort -r | while read -r mountpoint; do
+		umount -l "$mountpoint" || fusermount3 -u -z "$mountpoint"
+	done
+}
+
+require "$build_needs" "$demo_needs" "$test_needs" || give_up
+check build --enable-werror
+check build-asan --enable-sanitizers --enable-werror
+check_leftovers
+finish

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# shellcheck shell=sh disable=SC2034,SC2154
+# Sourced by try.sh and check.sh: what they need, how it is installed, and the build. The caller
+# sets top, the absolute path of the source tree.
+
+PATH=$PATH:/usr/sbin:/sbin
+
+# One need a line: how to see that it is there, its Debian package, its Fedora package.
+# cmd: a program; pc: a pkg-config module; file: a file; cclib: a library of the compiler.
+build_needs='
+cmd:gcc gcc gcc
+file:/usr/include/stdio.h libc6-dev glibc-devel
+cmd:make make make
+cmd:autoconf autoconf autoconf
+cmd:automake automake automake
+cmd:libtoolize libtool libtool
+cmd:pkg-config pkg-config pkgconf-pkg-config
+cmd:fusermount3 fuse3 fuse3
+pc:fuse3 libfuse3-dev fuse3-devel
+pc:jansson libjansson-dev jansson-devel
+pc:libdeflate libdeflate-dev libdeflate-devel
+pc:libzstd libzstd-dev libzstd-devel
+'
+demo_needs='
+cmd:qemu-img qemu-utils qemu-img
+cmd:getfattr attr attr
+'
+test_needs='
+cmd:setfattr attr attr
+cmd:qemu-io qemu-utils qemu-img
+cmd:qemu-nbd qemu-utils qemu-img
+pc:cmocka libcmocka-dev libcmocka-devel
+cclib:libasan.so gcc libasan
+cclib:libubsan.so gcc libubsan
+cmd:python3 python3 python3
+cmd:rsync rsync rsync
+cmd:jq jq jq
+cmd:xz xz-utils xz
+cmd:zstd zstd zstd
+cmd:mandoc mandoc mandoc
+cmd:mkfs.ext4 e2fsprogs e2fsprogs
+cmd:mkfs.vfat dosfstools dosfstools
+cmd:mcopy mtools mtools
+cmd:setpriv util-linux util-linux
+cmd:losetup mount util-linux
+cmd:tar tar tar
+'
+
+have() {
+	case $1 in
+	cmd:*) command -v "${1#cmd:}" ;;
+	pc:*) pkg-config --exists "${1#pc:}" ;;
+	file:*) test -e "${1#file:}" ;;
+	cclib:*) gcc -print-file-name="${1#cclib:}" | grep / ;;
+	esac >/dev/null 2>&1
+}
+
+# require NEEDS...: install what is missing, or say what is missing and fail.
+require() {
+	deb='' rpm=''
+	while read -r test deb_name rpm_name; do
+		[ -z "$test" ] || have "$test" || {
+			deb="$deb $deb_name" rpm="$rpm $rpm_name"
+		}
+	done <<-END
+	$*
+	END
+	[ -n "$deb" ] || return 0
+	deb=$(once "$deb") rpm=$(once "$rpm")
+	if ! command -v apt-get >/dev/null; then
+		echo "Please install what is missing, then run this again:"
+		echo "  Debian, Ubuntu:  apt-get install $deb"
+		echo "  Fedora:          dnf install $rpm"
+		return 1
+	fi
+	echo "Installing: $deb"
+	as_root apt-get update || echo "apt-get update failed; trying with the lists that are here"
+	# shellcheck disable=SC2086 # a list of words
+	as_root apt-get install -y --no-install-recommends $deb
+}
+
+once() { # the words of $1, each once, on one line
+	# shellcheck disable=SC2086 # that is the point
+	printf '%s\n' $1 | sort -u | paste -s -d ' ' -
+}
+
+as_root() {
+	if [ "$(id -u)" = 0 ]; then
+		quietly env DEBIAN_FRONTEND=noninteractive "$@"
+	elif command -v sudo >/dev/null; then
+		quietly sudo DEBIAN_FRONTEND=noninteractive "$@"
+	else
+		echo "Not root, and there is no sudo. As root, please run: $*"
+		return 1
+	fi
+}
+
+# Run a command without its output; show the end of that if it fails.
+quietly() {
+	log=$(mktemp) || return
+	"$@" >"$log" 2>&1 </dev/null && {
+		rm -f "$log"
+		return 0
+	}
+	tail -n 60 "$log"
+	echo "Failed: $*"
+	rm -f "$log"
+	return 1
+}
+
+# build DIR [CONFIGURE ARGUMENT...]: make the programs in $top/DIR. A folder that was configured
+# with other arguments is cleaned first, unless none are given: then any build will do.
+build() (
+	dir=$1
+	shift
+	cd "$top" || exit
+	[ -x configure ] || quietly ./autogen.sh || exit
+	mkdir -p "$dir" && cd "$dir" || exit
+	if [ -x config.status ] && [ $# -gt 0 ] &&
+	   [ "$(./config.status --config | tr -d "'")" != "$*" ]; then
+		quietly make clean || exit
+		rm -f config.status
+	fi
+	[ -x config.status ] && [ -f Makefile ] || quietly ../configure "$@" || exit
+	quietly make -j2
+)

@@ -1,0 +1,39 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""TAP output, the one thing every test written in Python needs.  The plan comes last: nobody has to count claims."""
+import sys
+
+
+class Tap:
+    def __init__(self, out=None):
+        self.out, self.count, self.failed, self.skipped = out or sys.stdout, 0, 0, 0
+
+    def _line(self, text):
+        print(text.replace('#', '\\#') if '#' in text and ' # SKIP ' not in text else text, file=self.out, flush=True)
+
+    def ok(self, passed, claim, why=''):
+        """One claim; `why` says what was found instead, and is printed only on failure."""
+        self.count += 1
+        self.failed += not passed
+        self._line('%sok %d - %s' % ('' if passed else 'not ', self.count, claim))
+        if not passed and why:
+            self.note(why)
+        return passed
+
+    def skip(self, claim, reason):
+        self.count += 1
+        self.skipped += 1
+        print('ok %d - %s # SKIP %s' % (self.count, claim.replace('#', '\\#'), reason), file=self.out, flush=True)
+
+    def note(self, text):
+        for line in str(text).splitlines() or ['']:
+            print('# ' + line, file=self.out, flush=True)
+
+    def bail(self, reason):
+        print('Bail out! ' + reason, file=self.out, flush=True)
+        return 99
+
+    def done(self):
+        """The plan; returns the exit status."""
+        print('1..%d' % self.count, file=self.out, flush=True)
+        return 1 if self.failed or not self.count else 0

@@ -1,0 +1,45 @@
+#!/bin/sh
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# The tree holds text that is finished, under a licence that is named.
+# shellcheck source-path=SCRIPTDIR source=common.sh
+. "$(dirname "$0")/common.sh"
+
+# What git tracks; from a tarball, what is not built.
+if git -c safe.directory="$PWD" ls-files --error-unmatch configure.ac >/dev/null 2>&1; then
+	files=$(git -c safe.directory="$PWD" ls-files)
+else
+	files=$(find src tests man m4/vd_*.m4 scripts README HACKING NEWS ./*.sh configure.ac Makefile.am \
+		-type f ! -name '*.pyc')
+fi
+
+is_binary() {
+	! iconv -f utf-8 -t utf-8 "$1" >/dev/null 2>&1 || ! tr -d '\0' <"$1" | cmp -s - "$1"
+}
+
+binaries() {
+	echo "$files" | while read -r file; do
+		[ ! -f "$file" ] || ! is_binary "$file" || echo "$file"
+	done
+}
+
+unfinished() {
+	words='TO''DO|FIX''ME|X''XX'
+	echo "$files" | grep -E '^(src|tests|man|m4|scripts)/|^[A-Z]+$|\.(sh|ac|am)$' |
+		tr '\n' '\0' | xargs -0 grep -nwE "$words" --
+}
+
+unlicensed() {
+	echo "$files" | grep -E '\.([ch]|sh|py|m4|ac|am)$' | tr '\n' '\0' |
+		xargs -0 grep -L 'SPDX-License-Identifier: LGPL-2.1-or-later' --
+}
+
+trailing_blanks() {
+	echo "$files" | grep -E '\.([ch]|sh|py|m4|ac|am|1)$' | tr '\n' '\0' |
+		xargs -0 grep -nE '[[:blank:]]+$' --
+}
+
+claim "no file is binary" binaries
+claim "no word says that something is unfinished" unfinished
+claim "every source names the licence" unlicensed
+claim "no line ends in blanks" trailing_blanks
+plan
