@@ -42,16 +42,15 @@ count() { # count DIR RESULT...: how many tests in DIR ended in one of these
 		grep -cE "^:test-result: ($(echo "$*" | tr ' ' '|'))\b"
 }
 
-report() { # what went wrong in DIR, and what was skipped
+report() { # what went wrong in DIR, and what was skipped and why
 	find "$1" -name '*.trs' | sort | while read -r trs; do
-		grep -hE '^:test-result: (FAIL|XPASS|ERROR|SKIP)\b' "$trs" |
-			sed "s|^:test-result:|${trs%.trs}:|"
+		log=${trs%.trs}.log
+		grep -qE '^:test-result: (FAIL|XPASS|ERROR|SKIP)\b' "$trs" || continue
+		echo "-- ${trs%.trs}"
+		grep '# SKIP' "$log"
 		grep -qE '^:test-result: (FAIL|XPASS|ERROR)\b' "$trs" || continue
-		{
-			grep -E -A 9 '^(not ok|Bail out)' "${trs%.trs}.log" | head -n 60
-			echo ...
-			tail -n 20 "${trs%.trs}.log"
-		} | sed 's/^/    /'
+		grep -E -A 9 '^(not ok|Bail out|ERROR)' "$log" | grep -vE '^(ok|PASS:|FAIL:)' |
+			head -n 60 | grep . || tail -n 20 "$log"
 	done
 }
 

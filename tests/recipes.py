@@ -27,6 +27,7 @@ import sys
 import tempfile
 import traceback
 
+sys.dont_write_bytecode = True                                          # a source tree may be read-only
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, 'lib'))
 
@@ -137,7 +138,8 @@ class Checker:
     def refused(self, outcome):
         """Exit 1, one line that names a file of the recipe and says what the recipe demands."""
         patterns = [p for words in self.run.wants('refused') for p in words]
-        names = [os.path.basename(n) for n in self.recipe.files] + [self.recipe.dir + '/', self.recipe.out + '/', '/dev/']
+        names = [os.path.basename(n) for n in self.recipe.files]
+        names += [self.recipe.dir + '/', self.recipe.out + '/', '/dev/']
         problems = []
         if outcome.broken():
             problems.append(outcome.broken())

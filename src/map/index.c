@@ -159,6 +159,12 @@ int vd_index_start(struct vd_index *index)
 	r = pthread_create(&index->thread, NULL, index_run, index);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	index->has_thread = r == 0;
+	if (r != 0) { /* those who wait must not wait for ever */
+		pthread_mutex_lock(&index->lock);
+		index->error = -r;
+		index->has_ended = true;
+		pthread_mutex_unlock(&index->lock);
+	}
 	return -r;
 }
 

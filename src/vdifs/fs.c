@@ -474,7 +474,11 @@ static void nodes_add(struct vdifs_fs *fs)
 		name = "disk";
 		length = strlen(name);
 	}
-	length = vd_min(length, NAME_ROOM - sizeof(MAP_SUFFIX)); /* what a lookup can name */
+	if (length > NAME_ROOM - sizeof(MAP_SUFFIX)) { /* more than a lookup can name */
+		length = NAME_ROOM - sizeof(MAP_SUFFIX);
+		while (length > 0 && ((uint8_t)name[length] & 0xc0) == 0x80) /* whole characters */
+			length--;
+	}
 	node_add(fs, NODE_DIRECTORY, "", 0, "");
 	node_add(fs, NODE_DISK, name, length, DISK_SUFFIX);
 	node_add(fs, NODE_MAP, name, length, MAP_SUFFIX);

@@ -4,7 +4,7 @@
  *
  * Order matters: the image and everything it names is opened before the mount (its paths might lead
  * through the mountpoint, and a refused image must leave nothing mounted), the index starts when
- * the mount stands. libfuse and fusermount3 print their complaints to stderr in their own words;
+ * the mount answers. libfuse and fusermount3 print their complaints to stderr in their own words;
  * they are caught and become part of our one line.
  */
 #include "config.h"
@@ -118,11 +118,17 @@ static void server_ready(void *context, struct fuse_conn_info *conn)
 {
 	struct server *server = context;
 
+	int r;
+
 	raise_read_ahead(server->mountpoint);
 	conn->max_readahead = READ_AHEAD_KIB << 10;
+	if (server->ready_fd >= 0)
+		leave_terminal();
+	r = vd_index_start(server->index); /* it may find much to log: not to a terminal that is not ours */
+	if (r < 0)
+		vd_log(LOG_ERR, "cannot start a thread for the interval map: %s", strerror(-r));
 	if (server->ready_fd < 0)
 		return;
-	leave_terminal();
 	if (write(server->ready_fd, "r", 1) != 1)
 		vd_log(LOG_WARNING, "cannot tell the starting process that the mount is ready");
 	close(server->ready_fd);
@@ -186,7 +192,7 @@ static void make_fuse_options(const struct server *server, char *out, size_t siz
 /* Read what was caught, as one line, into text. */
 static void caught_line(int fd, char *text, size_t size)
 {
-	ssize_t got = pread(fd, text, size - 1, 0);
+	ssize_t got = lseek(fd, 0, SEEK_SET) == 0 ? read(fd, text, size - 1) : 0;
 
 	got = got < 0 ? 0 : got;
 	while (got > 0 && text[got - 1] == '\n')
@@ -274,10 +280,8 @@ static int session_loop(struct server *server)
 /* Mounted: serve until the end. A signal is a good end, too. */
 static int server_run(struct server *server, struct vd_error *err)
 {
-	int r = vd_index_start(server->index);
+	int r;
 
-	if (r < 0)
-		return vd_fail(err, -r, "cannot start a thread: %s", strerror(-r));
 	if (server->ready_fd >= 0 && chdir("/") < 0)
 		return vd_fail(err, errno, "cannot change to /: %s", strerror(errno));
 	r = session_loop(server);

@@ -561,6 +561,9 @@ class Maker:
             choices.append((offsets['l1'] + 8 * index, struct.pack('>Q', wild), 'L2 table past the end'))
             if w.cluster_bits > 9:
                 choices.append((offsets['l1'] + 8 * index, struct.pack('>Q', offsets['l2'][index] ^ 512), 'unaligned L2'))
+            other = struct.pack('>Q', 1 << 63 | offsets['l2'][index])
+            for user in {0, len(offsets['l2']) - 1, rng.randrange(len(offsets['l2']))} - {index}:
+                choices += [(offsets['l1'] + 8 * user, other, 'L2 table used twice')] * 2
         for cluster in sorted(offsets['compressed'])[:1]:
             length = rng.randint(1, max(1, offsets['compressed_bytes'][cluster] // 2))
             choices.append((offsets['compressed'][cluster], rng.randbytes(length), 'noise in a stream'))
@@ -575,9 +578,12 @@ class Maker:
         blocks = -(-w.size // w.block_size)
         at = w.offsets['bat'] + 4 * rng.randrange(blocks)
         end = os.stat(w.path).st_size // 512
+        others = sorted(w.block_hosts.values())
         places = {'header copy': 0, 'dynamic header': w.header_offset // 512, 'second sector of it': w.header_offset // 512 + 1,
                   'BAT': w.offsets['bat'] // 512, 'footer': w.offsets['footer'] // 512, 'just past the end': end + 1,
                   'far past the end': 0xFFFFFFFE, 'last sector': end - 1, 'near the end': max(0, end - rng.randint(1, 9))}
+        if others:
+            places['another block'] = rng.choice(others) // 512 + rng.choice((0, 0, 1, -1, w.block_size // 512))
         why = rng.choice(sorted(places))
         self.poke(w.path, at, struct.pack('>I', places[why]), 'BAT entry in ' + why)
 

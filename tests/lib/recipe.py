@@ -8,8 +8,9 @@ statement a line, words as in the shell (quotes, `#` comments).  The first line 
 FILES.  Each begins a section; the lines below it belong to it.  NAME may hold directories; $DIR is the directory the
 recipe is built in, $OUT another one outside of it.
     qcow2 [NAME] size=N [KEY=VALUE...]          keys are those of qcow2_writer.Qcow2; default name disk.qcow2
-    vhd fixed|dynamic|differencing [NAME] size=N [KEY=VALUE...]      keys of vhd_writer.Vhd; default name disk.vhd;
-                                                parent=NAME takes another section's uuid and name; uuid=HEX|NAME|zero
+    vhd fixed|dynamic|differencing [NAME] size=N [KEY=VALUE...]    keys of vhd_writer.Vhd; default name disk.vhd;
+                                                parent=NAME takes another section's uuid and name;
+                                                uuid=HEX|NAME|zero
                                                 locators=none keeps it from adding the usual parent locator
     raw NAME size=N                             any other file
     chain COUNT KEY=VALUE...                    that many QCOW2 overlays, layer1.qcow2 and so on, over the file above

@@ -16,6 +16,7 @@ image writers of the tests.  It decodes one table entry at a time and keeps noth
 
 A byte is data unless it is known to read as zero.  What cannot be read is data.
 """
+import bisect
 import errno
 import os
 import struct
@@ -218,6 +219,7 @@ class Vhd(Layer):
         self.table = self.file.read(self.table_at, 4 * needed)
         if len(self.table) < 4 * needed:
             raise Refused('%s: the BAT is not wholly inside the file' % self.file.path)
+        self.overlaps = self._find_overlaps()
         batmap_at = self.table_at + ceil_div(4 * self.entries, 512) * 512
         batmap = self.file.read(batmap_at, 512)
         if self.footer[28:31] == b'tap' and batmap[:8] == b'tdbatmap' and len(batmap) > 29 and batmap[29] == 1:
@@ -233,9 +235,27 @@ class Vhd(Layer):
             yield from self._block(number, lo, stop)
             lo = stop
 
-    def _inside_metadata(self, where):
+    def _misplaced(self, where):
+        """No block can be at this place of the file."""
+        length = self.bitmap_bytes + self.block
         areas = ((0, 512), (self.header_at, 1024), (self.table_at, 4 * self.entries))
-        return any(start <= where < start + length for start, length in areas)
+        return where + self.bitmap_bytes >= self.end or any(
+            start < where + length and where < start + size for start, size in areas)
+
+    def _find_overlaps(self):
+        """Blocks that share bytes of the file with one before them on the disk: what they show is not their own."""
+        taken, out = [], set()
+        for number in range(len(self.table) // 4):
+            where = be32(self.table, 4 * number) * 512
+            if where == 0xFFFFFFFF * 512 or self._misplaced(where):
+                continue
+            place = bisect.bisect(taken, where)
+            near = taken[max(0, place - 1):place + 1]
+            if any(abs(other - where) < self.bitmap_bytes + self.block for other in near):
+                out.add(number)
+            else:
+                taken.insert(place, where)
+        return out
 
     def _block(self, number, lo, hi):
         entry = be32(self.table, 4 * number)
@@ -244,7 +264,7 @@ class Vhd(Layer):
             yield lo, hi, clear, None
             return
         where = entry * 512
-        if where + self.bitmap_bytes >= self.end or self._inside_metadata(where):
+        if self._misplaced(where) or number in self.overlaps:
             yield self.bad(lo, hi)
             return
         bitmap = self.file.read(where, self.bitmap_bytes)
@@ -359,6 +379,9 @@ class Qcow2(Layer):
         if at % self.cluster or at + entries * 8 > self.file.size:
             self.refuse('the L1 table is not wholly inside the file')
         self.l1 = self.file.read(at, needed * 8)
+        self.first_user = {}             # an L2 table that an earlier L1 entry uses cannot be had
+        for index in range(needed):
+            self.first_user.setdefault(be64(self.l1, 8 * index) & L_OFFSET, index)
 
     def _read_extensions(self):
         if self.backing_at:
@@ -413,10 +436,11 @@ class Qcow2(Layer):
 
     def _entry(self, number):
         """(descriptor, subcluster bitmap), 0 where there is no L2 table, None where it cannot be had."""
-        table = be64(self.l1, 8 * (number // self.l2_entries)) & L_OFFSET
+        index = number // self.l2_entries
+        table = be64(self.l1, 8 * index) & L_OFFSET
         if table == 0:
             return 0, 0
-        if table % self.cluster or table + self.cluster > self.file.size:
+        if table % self.cluster or table + self.cluster > self.file.size or self.first_user[table] != index:
             return None, None
         width = 16 if self.extended else 8
         raw = self.file.read(table + number % self.l2_entries * width, width)

@@ -1,0 +1,287 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# The command itself: foreground and background, its exit status, its one line when it fails, and
+# the odd places an image and a mountpoint can be.
+# shellcheck source-path=SCRIPTDIR source=lib.sh disable=SC2317
+. "$(dirname "$0")/lib.sh"
+start root qemu-img qemu-io python3 losetup
+mkdir mnt mnt2
+touch plain plain2
+image disk.qcow2 1m "write -q -P 65 64k 64k"
+qemu-img convert -O vpc -o force_size=on disk.qcow2 disk.vhd
+qemu-img convert -O raw disk.qcow2 wanted
+wanted=$(hash_of wanted)
+
+answers() { [ -e "$1" ] && mounted "$2" && cmp -s "$1" wanted; } # answers DISK MOUNTPOINT
+
+ended() { ! kill -0 "$1" 2>/dev/null; }
+
+# Wait for process $1, at most 20 s; its exit status.
+status_of() {
+	local status=0
+	wait_for 20 process_is_over "$1" || { echo "it runs on"; kill -KILL "$1"; }
+	wait "$1" || status=$?
+	echo "$status"
+}
+
+process_is_over() { ! [[ $(ps -o stat= -p "$1") =~ ^[^Z] ]]; }
+
+# foreground WHAT HOW-TO-END OPTION...: it serves until it is told, then it ends well
+foreground() {
+	local what=$1 end=$2 disk=mnt/disk.raw place=mnt
+	shift 2
+	[ "$end" != file ] || disk=plain place=plain
+	# shellcheck disable=SC2086
+	begin "$vdifs" $mode "$@" disk.qcow2 "$place" </dev/null >fg.out 2>fg.err
+	if wait_for 20 answers "$disk" "$place"; then ok "$what: serves$in"; else not_ok "$what: serves$in" "$(cat fg.err)"; fi
+	claim "$what: is the process itself$in" kill -0 "$pid"
+	case $end in
+	unmount | file) unmount "$place" ;;
+	*) kill -s "$end" "$pid" ;;
+	esac
+	status_of "$pid" >status
+	is "$what: ends with exit status 0$in" "$(cat status)" 0
+	if mounted "$place"; then not_ok "$what: leaves nothing mounted$in"; else ok "$what: leaves nothing mounted$in"; fi
+	[[ " $* " == *" -d "* ]] || is "$what: says nothing$in" "$(cat fg.out fg.err)" ''
+}
+
+all_foregrounds() {
+	local signal
+	for signal in TERM INT HUP; do
+		foreground "-f and SIG$signal" "$signal" -f
+		foreground "-f -s and SIG$signal" "$signal" -f -s
+	done
+	foreground "-f and an unmount" unmount -f
+	foreground "-f, as a file, and an unmount" file -f
+	foreground "-d" TERM -d
+	is "-d prints what happens$in" "$(grep -c -m 1 -i lookup fg.err)" 1
+}
+
+# A signal to a daemon in the background, also while a file is open.
+background_signals() {
+	local signal daemon
+	for signal in TERM INT HUP; do
+		mount_image '' disk.qcow2 mnt || return
+		exec 8<mnt/disk.raw
+		daemon=$(daemons)
+		claim "in the background there is one process$in" kill -0 "$daemon"
+		kill -s "$signal" "$daemon"
+		claim "SIG$signal ends it though the disk is open$in" wait_for 20 ended "$daemon"
+		exec 8<&-
+		if mounted mnt; then not_ok "after SIG$signal nothing is mounted$in"; else ok "after SIG$signal nothing is mounted$in"; fi
+	done
+}
+
+daemons() { # the vdifs processes of this test
+	local one
+	for one in $(processes); do
+		[ "$(readlink "/proc/$one/exe")" != "$vdifs" ] || echo "$one"
+	done
+}
+
+# The command returns when the mount answers, not before.
+at_once() {
+	local n bad=0
+	for n in {1..25}; do
+		"$vdifs" $mode disk.qcow2 mnt && [ "$(head -c 65537 mnt/disk.raw | tail -c 1)" = A ] || bad=$((bad + 1))
+		"$vdifs" $mode disk.qcow2 plain && [ "$(head -c 65537 plain | tail -c 1)" = A ] || bad=$((bad + 1))
+		unmount mnt && unmount plain || bad=$((bad + 1))
+	done
+	is "50 mounts answer as soon as the command is back$in" "$bad" 0
+	is "and do not keep the command's output open$in" \
+		"$(timeout 10 "$vdifs" $mode disk.qcow2 mnt | cat; cat mnt/disk.raw | cmp - wanted && echo done)" done
+	unmount mnt
+}
+
+failures() {
+	local before
+	before=$(processes)
+	printf 'no image at all, just text\n' >text
+	mkfifo pipe 2>/dev/null
+	: >empty
+	refuse "a missing image" 'none\.qcow2.*No such file' "$vdifs" none.qcow2 mnt
+	refuse "a missing image, with -f" 'none\.qcow2.*No such file' "$vdifs" -f none.qcow2 mnt
+	refuse "no image" 'text' "$vdifs" text mnt
+	refuse "no image, with -f" 'text' "$vdifs" -f text mnt
+	refuse "no image, over a file" 'text' "$vdifs" text plain
+	refuse "an empty image" 'empty' "$vdifs" empty mnt
+	refuse "a directory as image" 'mnt2' "$vdifs" mnt2 mnt
+	refuse "a pipe as image" 'pipe' "$vdifs" pipe mnt
+	refuse "an image with line feeds in its name" 'no\\nne' "$vdifs" $'no\nne' mnt
+	refuse "a missing mountpoint" 'none.*No such file' "$vdifs" disk.qcow2 none
+	refuse "a mountpoint below a file" 'plain/x.*Not a directory' "$vdifs" disk.qcow2 plain/x
+	refuse "a device as mountpoint" 'directory or a regular file' "$vdifs" disk.qcow2 /dev/null
+	refuse "a pipe as mountpoint" 'directory or a regular file' "$vdifs" disk.qcow2 pipe
+	refuse "/dev/fd/N as mountpoint" 'drop_privileges' "$vdifs" disk.qcow2 /dev/fd/5
+	refuse "an unknown option" '(--|unknown option).*see vdifs --help' "$vdifs" --nonsense disk.qcow2 mnt
+	refuse "an unknown letter" 'see vdifs --help' "$vdifs" -Q disk.qcow2 mnt
+	refuse "an option without its value" 'see vdifs --help|needs a value' "$vdifs" disk.qcow2 mnt --format
+	refuse "an option with a value too much" '--direct' "$vdifs" --direct=yes disk.qcow2 mnt
+	refuse "a size that is none" 'map-memory=x: not a size' "$vdifs" --map-memory=x disk.qcow2 mnt
+	refuse "a negative size" 'map-memory=-1: not a size' "$vdifs" --map-memory=-1 disk.qcow2 mnt
+	refuse "a size too large" 'map-memory=99999999999T: not a size' "$vdifs" --map-memory=99999999999T disk.qcow2 mnt
+	refuse "an unknown word of -o" 'nonsense' "$vdifs" -o nonsense disk.qcow2 mnt
+	refuse "an unknown word among known ones" 'nonsense' "$vdifs" -o ro,nonsense=1,nodev disk.qcow2 mnt
+	refuse "a word of -o without its value" 'format' "$vdifs" -o format disk.qcow2 mnt
+	refuse "an unknown format" 'formats are' "$vdifs" --format=vmdk disk.qcow2 mnt
+	refuse "an unknown policy" 'policies are' "$vdifs" --backing=some disk.qcow2 mnt
+	refuse "an unknown snapshot" 'none' "$vdifs" --snapshot=none disk.qcow2 mnt
+	refuse "an image alone" 'image and a mountpoint' "$vdifs" disk.qcow2
+	refuse "nothing" 'image and a mountpoint' "$vdifs"
+	refuse "one argument too many" 'image and a mountpoint' "$vdifs" disk.qcow2 mnt mnt2
+	wait_for 5 no_processes
+	is "failures leave no process behind" "$(daemons)" "$before"
+}
+
+help_and_version() {
+	local option
+	for option in --help -h; do
+		claim "$option exits 0" "$vdifs" "$option"
+		like "$option prints a summary" "$("$vdifs" "$option" 2>&1 | head -n 1)" 'Usage: vdifs .*IMAGE MOUNTPOINT.*'
+		is "$option prints to stdout" "$("$vdifs" "$option" 2>&1 >/dev/null)" ''
+	done
+	for option in --version -V; do
+		claim "$option exits 0" "$vdifs" "$option"
+		like "$option prints the version" "$("$vdifs" "$option")" 'vdifs [0-9]+\.[0-9.]+'
+	done
+	claim "--help among other arguments exits 0" "$vdifs" -f --help disk.qcow2
+}
+
+# All short options in one, and options after the arguments.
+options() {
+	mount_image -s disk.qcow2 mnt || return
+	claim "-s serves$in" cmp mnt/disk.raw wanted
+	is "-s answers attributes$in" "$(attribute user.intervals mnt)" "$("$vdimap" disk.qcow2)"
+	unmount mnt
+	mount_image '-sU -o map-memory=1M -o ro,format=qcow2' disk.qcow2 mnt || return
+	claim "options in every form together$in" cmp mnt/disk.raw wanted
+	unmount mnt
+	claim "options after the arguments$in" "$vdifs" disk.qcow2 mnt -o ro --format=qcow2
+	claim "and it is there$in" cmp mnt/disk.raw wanted
+	unmount mnt
+	(cd mnt2 && claim "relative names, from another folder$in" "$vdifs" ../disk.qcow2 ../mnt) || failed=1
+	count=$((count + 1)) # the claim was made in a subshell
+	claim "relative names lead there$in" cmp mnt/disk.raw wanted
+	unmount mnt
+}
+
+two_at_once() {
+	mount_image '' disk.qcow2 mnt && mount_image --direct disk.qcow2 mnt2 && mount_image '' disk.qcow2 plain &&
+		mount_image '' disk.qcow2 plain2 || return
+	cat mnt/disk.raw mnt2/disk.raw plain plain2 >four
+	cat wanted wanted wanted wanted >four.wanted
+	claim "four mounts of one image$in" cmp four four.wanted
+	unmount mnt && unmount plain
+	is "the other two go on$in" "$(hash_of mnt2/disk.raw) $(hash_of plain2)" "$wanted $wanted"
+	unmount mnt2
+	unmount plain2
+
+	# One mount upon another, as mount(8) has it.
+	mount_image '' disk.qcow2 mnt && mount_image '' disk.vhd mnt || return
+	is "a mount upon a mount shows the upper one$in" "$(ls mnt)" "disk.intervals.json"$'\n'"disk.raw"
+	claim "and its disk$in" cmp mnt/disk.raw wanted
+	unmount mnt
+	claim "then the lower one$in" cmp mnt/disk.raw wanted
+	unmount mnt
+}
+
+# Without stdin, stdout and stderr the image must not become descriptor 2.
+closed_descriptors() {
+	local before
+	before=$(hash_of disk.qcow2)
+	"$vdifs" $mode disk.qcow2 mnt <&- >&- 2>&-
+	is "with 0 to 2 closed: exit status$in" $? 0
+	claim "with 0 to 2 closed: serves$in" cmp mnt/disk.raw wanted
+	unmount mnt
+	"$vdifs" $mode none.qcow2 mnt <&- >&- 2>&-
+	is "with 0 to 2 closed: exit status of a failure$in" $? 1
+	"$vdifs" $mode text mnt 2>&-
+	is "with 2 closed: exit status of a failure$in" $? 1
+	"$vdifs" $mode disk.qcow2 plain <&-
+	is "with 0 closed: exit status$in" $? 0
+	claim "with 0 closed: serves$in" cmp plain wanted
+	unmount plain
+	is "nothing was written into the image$in" "$(hash_of disk.qcow2)" "$before"
+	is "nothing was written into the text$in" "$(cat text)" 'no image at all, just text'
+	begin "$vdifs" $mode -f disk.qcow2 mnt <&- >&- 2>&-
+	claim "-f with 0 to 2 closed: serves$in" wait_for 20 answers mnt/disk.raw mnt
+	unmount mnt
+	status_of "$pid" >status
+	is "-f with 0 to 2 closed: exit status$in" "$(cat status)" 0
+}
+
+# An image on a block device, larger than the image as devices are.
+block_devices() {
+	local device kind
+	losetup --find >/dev/null 2>&1 || { skip "images on block devices$in" "there are no loop devices"; return; }
+	for kind in qcow2 vhd; do
+		cp disk.$kind volume.$kind
+		[ $kind = vhd ] || truncate -s 8M volume.$kind
+		attach device volume.$kind --read-only || { not_ok "losetup works$in"; return; }
+		mount_image '' "$device" mnt || return
+		is "a $kind on a block device: names$in" "$(ls mnt)" "${device#/dev/}.intervals.json"$'\n'"${device#/dev/}.raw"
+		claim "a $kind on a block device: the disk$in" cmp "mnt/${device#/dev/}.raw" wanted
+		is "a $kind on a block device: the map$in" "$(attribute user.intervals mnt)" "$("$vdimap" disk.$kind)"
+		is "a $kind on a block device: a plain file is shown$in" "$(stat -c %F "mnt/${device#/dev/}.raw")" 'regular file'
+		unmount mnt
+		mount_image '' "$device" plain || return
+		claim "a $kind on a block device, as a file$in" cmp plain wanted
+		unmount plain
+		losetup -d "$device"
+	done
+	attach device wanted --read-only || { not_ok "losetup works$in"; return; }
+	mount_image --format=raw "$device" mnt || return
+	claim "a raw disk on a block device$in" cmp "mnt/${device#/dev/}.raw" wanted
+	unmount mnt
+	losetup -d "$device"
+}
+
+# The process is killed: the mount stays, is dead, and is named as such.
+killed() {
+	local place
+	for place in mnt plain; do
+		mount_image '' disk.qcow2 $place || return
+		exec 8<"$([ $place = plain ] && echo plain || echo mnt/disk.raw)"
+		kill -KILL "$(daemons)"
+		claim "$place: a read says ENOTCONN when the process is dead$in" wait_for 10 is_dead
+		exec 8<&-
+		refuse "$place: the dead mount is named, with the cure$in" "dead mount.*fusermount3 -u.*$place" "$vdifs" disk.qcow2 $place
+		claim "$place: the cure works$in" fusermount3 -u $place
+		mount_image '' disk.qcow2 $place || return
+		ok "$place: and then the image mounts$in"
+		unmount $place
+	done
+}
+
+is_dead() { LC_ALL=C cat <&8 2>&1 | grep -q 'Transport endpoint is not connected\|Software caused connection abort'; }
+
+# The unmount while the disk is read: the reader goes on until it closes, the process goes then.
+lazy_unmount() {
+	local daemon
+	mount_image '' disk.qcow2 mnt || return
+	daemon=$(daemons)
+	exec 8<mnt/disk.raw
+	if fusermount3 -u mnt 2>/dev/null; then not_ok "a disk in use is not unmounted$in"; else ok "a disk in use is not unmounted$in"; fi
+	claim "a lazy unmount is possible$in" fusermount3 -u -z mnt
+	is "the reader goes on$in" "$(sha256sum <&8 | cut -d ' ' -f 1)" "$wanted"
+	claim "the process is there$in" kill -0 "$daemon"
+	exec 8<&-
+	claim "and gone after the last close$in" wait_for 20 ended "$daemon"
+}
+
+all() {
+	all_foregrounds
+	background_signals
+	at_once
+	options
+	two_at_once
+	closed_descriptors
+	block_devices
+	killed
+	lazy_unmount
+}
+
+failures
+help_and_version
+each_mode all
+finish

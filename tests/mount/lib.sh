@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# shellcheck shell=bash disable=SC2015,SC2034
+# Sourced by the mount tests, not one itself: TAP, a private folder, mounts, and leaving nothing
+# behind. A test is `start`, claims, `finish`. What it mounts, starts and makes lies below $work,
+# and every process it starts carries VD_TEST=$work, so that nothing foreign is ever touched.
+
+set -u -o pipefail
+export LC_ALL=C PATH=$PATH:/usr/sbin:/sbin
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd) || exit 99
+count=0 failed=0 work='' mode='' in=''
+loops=()
+
+# --- TAP -----------------------------------------------------------------------------------------
+
+ok() { # ok CLAIM
+	count=$((count + 1))
+	echo "ok $count - $1"
+}
+
+not_ok() { # not_ok CLAIM [WHAT WAS FOUND INSTEAD]
+	count=$((count + 1)) failed=$((failed + 1))
+	echo "not ok $count - $1"
+	[ $# -eq 1 ] || head -c 4000 <<<"$2" | tr -d '\0' | sed 's/^/# /'
+	return 1
+}
+
+skip() { # skip CLAIM REASON
+	count=$((count + 1))
+	echo "ok $count - $1 # SKIP $2"
+}
+
+skip_all() {
+	echo "1..0 # SKIP $1"
+	exit 0
+}
+
+is() { # is CLAIM GOT WANTED
+	if [ "$2" = "$3" ]; then ok "$1"; else not_ok "$1" "got:    $2"$'\n'"wanted: $3"; fi
+}
+
+like() { # like CLAIM GOT REGEX: it matches as a whole
+	if [[ $2 =~ ^($3)$ ]]; then ok "$1"; else not_ok "$1" "got:   $2"$'\n'"regex: $3"; fi
+}
+
+claim() { # claim CLAIM COMMAND...: it succeeds
+	local text=$1 said status
+	shift
+	if said=$("$@" 2>&1 </dev/null); then
+		ok "$text"
+	else
+		status=$?
+		not_ok "$text" "$*: exit status $status"$'\n'"$said"
+	fi
+}
+
+# refuse CLAIM REGEX COMMAND...: exit status 1, one line on stderr with the regex in it, and
+# nothing mounted
+refuse() {
+	local text=$1 regex=$2 before status=0
+	shift 2
+	before=$(mounts_below)
+	timeout -k 5 60 "$@" >"$work/out" 2>"$work/err" </dev/null || status=$?
+	if [ "$status" -eq 1 ] && [ ! -s "$work/out" ] && [ "$(wc -l <"$work/err")" -eq 1 ] &&
+	   grep -qE -e "^vdifs: .*($regex)" "$work/err" && [ "$(mounts_below)" = "$before" ]; then
+		ok "$text"
+	else
+		not_ok "$text" "exit status $status, mounted: $(mounts_below | wc -l), $(cat "$work/out" "$work/err")"
+	fi
+}
+
+# python_claims ARGUMENT...: a script on stdin that makes its claims with claims.py
+python_claims() {
+	local sign text status=0
+	"$python" - "$@" >"$work/claims" 2>"$work/claims.err" || status=$?
+	while read -r sign text; do
+		case $sign in
+		ok) ok "$text" ;;
+		not) not_ok "$text" ;;
+		*) echo "# $text" ;;
+		esac
+	done <"$work/claims"
+	[ "$status" -eq 0 ] || not_ok "the Python part ends well$in" "$(cat "$work/claims.err")"
+}
+
+# --- beginning and end ---------------------------------------------------------------------------
+
+# start NEED...: programs, or the word `root`. Without one of them the whole test is skipped.
+start() {
+	local need dir
+	for need; do
+		case $need in
+		root) [ "$(id -u)" -eq 0 ] || skip_all "this test must be run by root" ;;
+		*) command -v "$need" >/dev/null || skip_all "$need is not installed" ;;
+		esac
+	done
+	command -v fusermount3 >/dev/null || skip_all "fusermount3 is not installed"
+	[ -c /dev/fuse ] || skip_all "there is no /dev/fuse"
+	for dir in "${VD_BUILDDIR:-build}" .; do
+		[ -x "$dir/vdifs" ] && [ -x "$dir/vdimap" ] && break
+	done
+	vdifs=$(realpath "$dir/vdifs") vdimap=$(realpath "$dir/vdimap")
+	[ -x "$vdifs" ] && [ -x "$vdimap" ] || { echo "Bail out! vdifs is not built"; exit 99; }
+	python=$("${PYTHON3:-python3}" -c 'import sys; print(sys.executable)' 2>/dev/null) || python=
+	# Asked for by LeakSanitizer and the like: their words would go to the daemon's /dev/null.
+	grep -q __asan_init "$vdifs" && sanitized=yes || sanitized=
+	work=$(realpath "$(mktemp -d "${TMPDIR:-/tmp}/vdifs-mount.XXXXXX")") || exit 99
+	trap clean_up EXIT
+	trap 'exit 1' HUP INT TERM
+	chmod 755 "$work" && mkdir -m 1777 "$work/reports" && cd "$work" || exit 99
+	export VD_TEST=$work PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=$here:$here/../lib
+	export ASAN_OPTIONS=${ASAN_OPTIONS:+$ASAN_OPTIONS:}log_path=$work/reports/report
+	export UBSAN_OPTIONS=${UBSAN_OPTIONS:+$UBSAN_OPTIONS:}log_path=$work/reports/report
+}
+
+# The last claims, which every test makes, and the plan.
+finish() {
+	local place left
+	left=$(mounts_below)
+	for place in $left; do # names without blanks by now: tests unmount the others themselves
+		unmount "$place" || not_ok "$place can be unmounted"
+	done
+	wait_for 20 no_processes
+	claim "the processes end with their mounts" no_processes
+	claim "no sanitizer complains" no_reports
+	echo "1..$count"
+	exit $((failed > 0))
+}
+
+no_reports() {
+	cat "$work"/reports/* 2>/dev/null
+	! ls "$work"/reports/* >/dev/null 2>&1
+}
+
+processes() { grep -lzFx "VD_TEST=$work" /proc/[0-9]*/environ 2>/dev/null | cut -d / -f 3; }
+
+no_processes() {
+	local pid found=0
+	for pid in $(processes); do
+		[ "$pid" = "$BASHPID" ] && continue
+		tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" || continue
+		found=1
+	done
+	return "$found"
+}
+
+clean_up() {
+	local status=$? place loop pid
+	trap '' HUP INT TERM
+	cd /
+	mounts_below | while read -r place; do
+		unmount_now "$place" || unmount_now -z "$place" || umount -l "$place"
+	done >/dev/null 2>&1
+	for loop in "${loops[@]-}"; do
+		[ -z "$loop" ] || losetup -d "$loop" 2>/dev/null
+	done
+	wait_for 2 no_processes >/dev/null
+	for pid in $(processes); do
+		kill -KILL "$pid" 2>/dev/null
+	done
+	[ -z "$work" ] || rm -rf --one-file-system "$work"
+	exit "$status"
+}
+
+# --- mounts --------------------------------------------------------------------------------------
+
+# The mountpoints below $work, the last one first; no names with line feeds, please.
+mounts_below() {
+	local place
+	while read -r _ _ _ _ place _; do
+		printf -v place '%b' "$place"
+		[[ $place != "$work"/* ]] || printf '%s\n' "$place"
+	done </proc/self/mountinfo | tac
+}
+
+mounted() { mounts_below | grep -qFx -e "$(realpath -- "$1" 2>/dev/null || echo "$1")"; }
+
+# mount_image OPTIONS IMAGE MOUNTPOINT: in the mode of the day; a failure is a failed claim.
+mount_image() {
+	local status=0
+	# shellcheck disable=SC2086 # options are words
+	timeout -k 5 60 "$vdifs" $mode $1 -- "$2" "$3" 2>"$work/mount.err" </dev/null || status=$?
+	[ "$status" -eq 0 ] && [ ! -s "$work/mount.err" ] ||
+		not_ok "$2 mounts$in" "exit status $status: $(cat "$work/mount.err")"
+}
+
+unmount_now() { # unmount_now [-z] MOUNTPOINT
+	if [[ $(stat -f -c %T -- "${!#}" 2>/dev/null) =~ fuse|^$ ]]; then
+		fusermount3 -u "$@"
+	else
+		umount "${@/#-z/-l}"
+	fi
+}
+
+unmount() { wait_for 10 unmount_now "$1"; } # it may be busy for a moment
+
+# each_mode FUNCTION: call it with reads through the page cache and with direct ones
+each_mode() {
+	for mode in '' --direct; do
+		in=" (${mode:-page cache})"
+		"$1"
+	done
+	mode='' in=''
+}
+
+# --- the rest ------------------------------------------------------------------------------------
+
+wait_for() { # wait_for SECONDS COMMAND...: try it until it succeeds
+	local end=$((SECONDS + $1 + 1))
+	shift
+	until "$@" >/dev/null 2>&1; do
+		[ "$SECONDS" -lt "$end" ] || return 1
+		sleep 0.02
+	done
+}
+
+# begin COMMAND...: in the background, with the signals as at home (bash ignores SIGINT there). $pid is it.
+begin() {
+	env --default-signal=INT,QUIT "$@" &
+	pid=$!
+}
+
+# attach VARIABLE FILE [LOSETUP OPTION...]: a loop device, detached at the end
+attach() {
+	local found
+	found=$(losetup --find --show "${@:3}" -- "$2") || return
+	loops+=("$found")
+	printf -v "$1" '%s' "$found"
+}
+
+hash_of() { sha256sum <"$1" | cut -d ' ' -f 1; }
+
+attribute() { getfattr -h --absolute-names --only-values -n "$1" -- "$2"; } # attribute NAME FILE
+
+# image FILE SIZE [QEMU-IO COMMAND...]: a QCOW2 image; options of qemu-img create in $image_options
+image() {
+	local file=$1 size=$2
+	shift 2
+	qemu-img create -q -f qcow2 ${image_options:+-o "$image_options"} "$file" "$size" >&2 &&
+		{ [ $# -eq 0 ] || printf '%s\n' "$@" | qemu-io -t unsafe -f qcow2 "$file" >/dev/null; }
+}
