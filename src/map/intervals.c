@@ -129,27 +129,23 @@ static bool chunk_add(struct vd_intervals *list)
 	return true;
 }
 
-static bool head_add(struct vd_intervals *list, bool first_is_data)
+/* Make room for one more head. */
+static bool head_reserve(struct vd_intervals *list)
 {
-	if (list->count == list->room) {
-		size_t room = list->room + HEADS_AT_ONCE;
-		struct head *heads;
+	size_t room = list->room + HEADS_AT_ONCE;
+	struct head *heads;
 
-		if (!memory_take(list, HEADS_AT_ONCE * sizeof(*heads)))
-			return false;
-		heads = realloc(list->heads, room * sizeof(*heads));
-		if (!heads) {
-			list->memory -= HEADS_AT_ONCE * sizeof(*heads);
-			return false;
-		}
-		list->heads = heads;
-		list->room = room;
+	if (list->count < list->room)
+		return true;
+	if (!memory_take(list, HEADS_AT_ONCE * sizeof(*heads)))
+		return false;
+	heads = realloc(list->heads, room * sizeof(*heads));
+	if (!heads) {
+		list->memory -= HEADS_AT_ONCE * sizeof(*heads);
+		return false;
 	}
-	list->heads[list->count++] = (struct head){
-		.start = list->end,
-		.bytes = list->chunks->bytes + list->used,
-		.first_is_data = first_is_data,
-	};
+	list->heads = heads;
+	list->room = room;
 	return true;
 }
 
@@ -157,12 +153,17 @@ bool vd_intervals_add(struct vd_intervals *list, uint64_t length, bool is_data)
 {
 	/* A block's lengths lie in one chunk: a new chunk begins a new block. */
 	bool full = !list->chunks || list->used + LENGTH_BYTES_MAX > CHUNK_BYTES;
+	bool begins = full || list->heads[list->count - 1].count == BLOCK_LENGTHS;
 
-	if (full && !chunk_add(list))
+	/* The head's room first: a chunk without a head would belong to the block before. */
+	if ((begins && !head_reserve(list)) || (full && !chunk_add(list)))
 		return false;
-	if ((full || list->count == 0 || list->heads[list->count - 1].count == BLOCK_LENGTHS) &&
-	    !head_add(list, is_data))
-		return false;
+	if (begins)
+		list->heads[list->count++] = (struct head){
+			.start = list->end,
+			.bytes = list->chunks->bytes + list->used,
+			.first_is_data = is_data,
+		};
 	list->used += length_put(list->chunks->bytes + list->used, length);
 	list->heads[list->count - 1].count++;
 	list->end += length;

@@ -17,7 +17,7 @@
 int vd_overlap_init(struct vd_overlap *set, uint64_t length, uint64_t count)
 {
 	set->length = length;
-	set->bits = vd_log2(count + 1) + 1;
+	set->bits = vd_log2(count + 1) + 2; /* never more than half full */
 	set->mask = ((uint64_t)1 << set->bits) - 1;
 	if (getrandom(&set->seed, sizeof(set->seed), GRND_NONBLOCK) != sizeof(set->seed))
 		set->seed = (uint64_t)(uintptr_t)&set; /* early at boot: the address will do */

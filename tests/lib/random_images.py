@@ -136,9 +136,11 @@ class Maker:
     def payload(self, length, hole=True):
         """Bytes of a cluster or block: an int, bytes, or None for a hole of the host file."""
         draw = self.rng.randrange(100)
-        if draw < 30:
+        if draw < 25:
             return self.rng.randint(1, 255)
-        if draw < 65 or length < 2 * PAGE:
+        if draw < 35:
+            return bytes(length)                       # a hole if the host file is stored with holes
+        if draw < 60 or length < 2 * PAGE:
             return self.rng.randbytes(length)
         if draw < 92 or not hole:
             out = bytearray(length)

@@ -113,6 +113,15 @@ start() {
 	export UBSAN_OPTIONS=${UBSAN_OPTIONS:+$UBSAN_OPTIONS:}log_path=$work/reports/report
 }
 
+# own_namespace SCRIPT: run it anew where its mounts are seen by nobody else, so that it may lay
+# something over a place in the system. Before `start`.
+own_namespace() {
+	[ -z "${VD_NAMESPACE-}" ] || return 0
+	[ "$(id -u)" -eq 0 ] || skip_all "this test must be run by root"
+	unshare --mount --propagation private true 2>/dev/null || skip_all "no mount namespaces here"
+	VD_NAMESPACE=1 exec unshare --mount --propagation private bash "$1"
+}
+
 # The last claims, which every test makes, and the plan.
 finish() {
 	local place left
@@ -142,6 +151,13 @@ no_processes() {
 		found=1
 	done
 	return "$found"
+}
+
+daemons() { # the vdifs processes among them
+	local one
+	for one in $(processes); do
+		[ "$(readlink "/proc/$one/exe")" != "$vdifs" ] || echo "$one"
+	done
 }
 
 clean_up() {
@@ -218,6 +234,15 @@ wait_for() { # wait_for SECONDS COMMAND...: try it until it succeeds
 begin() {
 	env --default-signal=INT,QUIT "$@" &
 	pid=$!
+}
+
+is_over() { ! [[ $(ps -o stat= -p "$1") =~ ^[^Z] ]]; } # or a zombie
+
+# end_of PID: wait for the end of what was begun, 20 s at most. $ended_with is its exit status.
+end_of() {
+	ended_with=0
+	wait_for 20 is_over "$1" || kill -KILL "$1"
+	wait "$1" 2>/dev/null || ended_with=$?
 }
 
 # attach VARIABLE FILE [LOSETUP OPTION...]: a loop device, detached at the end

@@ -1,0 +1,195 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# A disk with millions of intervals: it mounts at once, answers before its map is complete, answers
+# the same in little memory, and whoever waits for the map can be interrupted.
+# shellcheck source-path=SCRIPTDIR source=lib.sh disable=SC2015,SC2086,SC2317
+. "$(dirname "$0")/lib.sh"
+start root python3 getfattr jq
+mkdir mnt small
+touch plain
+
+# 1 TiB, 2,097,152 intervals of 64 KiB in 512 of 2,048 tables: 32 MiB of tables.
+big="$((1 << 40)) 16 512 2"
+# The tables of 128 TiB are holes of the host file: nothing to store, but 16 GiB of entries to look at.
+endless="$((1 << 47)) 16 262144 2"
+
+# milliseconds COMMAND...: how long it took
+milliseconds() {
+	local from=${EPOCHREALTIME/./}
+	"$@" >&2 || echo "failed after "
+	echo $(((${EPOCHREALTIME/./} - from) / 1000))
+}
+
+soon() { # soon WHAT GOT LIMIT: in milliseconds; under sanitizers all is slower
+	local limit=$3
+	[ -z "$sanitized" ] || limit=$((limit * 5))
+	if [ "$2" -lt "$limit" ] 2>/dev/null; then ok "$1"; else not_ok "$1" "$2 ms, limit $limit ms"; fi
+}
+
+at_once() {
+	local took
+	took=$(milliseconds mount_image '' big.qcow2 mnt)
+	soon "1 TiB with 2 million intervals mounts at once$in" "$took" 1000
+	python_claims $big "$in" <<'END'
+import errno, os, random, sys, time
+from claims import claim, fails, same
+from fragmented import Layout
+layout, mode = Layout(*map(int, sys.argv[1:5])), sys.argv[5]
+begun = time.monotonic()
+fd = os.open('mnt/big.raw', os.O_RDONLY)
+
+def seek(at, whence):
+    try:
+        return os.lseek(fd, at, whence)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        return None
+
+dice = random.Random(7)
+edges = [0, layout.size - 1, layout.size - 65536, layout.size // 2]
+places = edges + [max(0, table * layout.reach + step) for table in dice.sample(layout.tables, 40) for step in (-1, 0, 65535, 65536)]
+places += [dice.randrange(layout.size) for _ in range(300)]
+dice.shuffle(places)
+wrong = [p for p in places if (seek(p, os.SEEK_DATA), seek(p, os.SEEK_HOLE)) != (layout.seek_data(p), layout.seek_hole(p))]
+same('%d seeks right after the mount are right%s' % (2 * len(places), mode), wrong, [])
+print('# %.2f s for %d seeks' % (time.monotonic() - begun, 2 * len(places)))
+wrong = [p for p in places[:100] if os.pread(fd, 1, p) != (b'A' if layout.is_data(p) else b'\0')]
+same('reads there are right%s' % mode, wrong, [])
+st = os.stat('mnt/big.raw')
+claim('st_blocks is within its bounds from the first moment on%s' % mode, 1 <= st.st_blocks < layout.size // 512, st.st_blocks)
+END
+	is "the names are listed without waiting$in" "$(ls mnt)" "big.intervals.json"$'\n'"big.raw"
+	cat mnt/big.intervals.json >/dev/null
+	is "st_blocks is exact when the map is complete$in" "$(stat -c %b mnt/big.raw)" $((2097152 * 128))
+	unmount mnt
+	same_answers
+}
+
+# What a bound of 64 KiB for the map does not change: each answer, and every byte of the sidecar.
+same_answers() {
+	mount_image '' big.qcow2 mnt && mount_image --map-memory=64K big.qcow2 small || return
+	claim "--map-memory=64K: the sidecar is the same$in" cmp mnt/big.intervals.json small/big.intervals.json
+	is "--map-memory=64K: and of the same size$in" "$(stat -c '%s %b' small/big.intervals.json small/big.raw)" \
+		"$(stat -c '%s %b' mnt/big.intervals.json mnt/big.raw)"
+	is "--map-memory=64K: user.intervals is the same$in" "$(attribute user.intervals small | md5sum)" \
+		"$(attribute user.intervals mnt | md5sum)"
+	python_claims $big "$in" <<'END'
+import errno, os, random, sys
+from claims import claim, same
+from fragmented import Layout
+layout, mode = Layout(*map(int, sys.argv[1:5])), sys.argv[5]
+large, small = (os.open(d + '/big.raw', os.O_RDONLY) for d in ('mnt', 'small'))
+
+def seek(fd, at, whence):
+    try:
+        return os.lseek(fd, at, whence)
+    except OSError as error:
+        return errno.errorcode[error.errno]
+
+dice = random.Random(8)
+places = [0, layout.size - 1] + [dice.randrange(layout.size) for _ in range(400)]
+places += [dice.choice(layout.tables) * layout.reach + dice.randrange(layout.reach) for _ in range(200)]
+answers = [(seek(large, p, w), seek(small, p, w)) for p in places for w in (os.SEEK_DATA, os.SEEK_HOLE)]
+wanted = [answer or 'ENXIO' for p in places for answer in (layout.seek_data(p), layout.seek_hole(p))]
+same('--map-memory=64K: %d seeks answer the same%s' % (len(answers), mode), [i for i, (a, b) in enumerate(answers) if a != b], [])
+same('and with a complete map, they are right' + mode, [i for i, (a, _) in enumerate(answers) if a != wanted[i] and (a, wanted[i]) != (0, 'ENXIO')], [])
+with open('mnt/big.intervals.json', 'rb') as one, open('small/big.intervals.json', 'rb') as two:
+    length = os.fstat(one.fileno()).st_size
+    same('--map-memory=64K: pieces of the sidecar anywhere' + mode, [at for at in [length - 1, 0] + [dice.randrange(length) for _ in range(60)]
+         if os.pread(one.fileno(), 5000, at) != os.pread(two.fileno(), 5000, at)], [])
+    text = one.read()
+head = b'{"virtual_size":%d,"cluster_bits":16,"data_clusters":[[0,0],[2,2],' % layout.size
+last = max(layout.pairs())
+same('the sidecar has the right beginning and end' + mode, (text[:len(head)], text.endswith(b',[%d,%d]]}' % (last, last))), (head, True))
+same('and as many pairs as there are intervals' + mode, text.count(b'],[') + 1, 512 * 4096)
+END
+	memory
+	claim "vdimap prints the same$in" cmp <("$vdimap" big.qcow2) mnt/big.intervals.json
+	unmount small
+	unmount mnt
+}
+
+# Bounds: 64 MiB or 64 KiB for the map, 32 MiB for tables, the rest for buffers of ten threads.
+memory() {
+	local one bytes limit what
+	[ -z "$sanitized" ] || return 0 # sanitizers keep memory of their own
+	for one in $(daemons); do
+		bytes=$(awk '/^RssAnon:/ { print $2 }' "/proc/$one/status") limit=163840 what="the map's usual bound"
+		if tr '\0' ' ' <"/proc/$one/cmdline" | grep -q map-memory; then limit=98304 what=--map-memory=64K; fi
+		echo "# $bytes KiB with $what"
+		claim "memory stays within bounds with $what$in" test "$bytes" -lt "$limit"
+	done
+}
+
+# Waiting for the map of `endless` takes longer than anybody waits; $1 is what waits, a command.
+killed() {
+	local what=$1 signal took
+	shift
+	for signal in TERM INT KILL; do
+		begin "$@" >waiting.out 2>&1
+		claim "$what waits for the map$in" wait_for 20 is_waiting "$pid"
+		kill -s "$signal" "$pid"
+		wait_for 10 is_over "$pid" && took="" || took=", but not within 10 seconds"
+		[ -z "$took" ] || kill -KILL "$(daemons | head -n 1)" "$(daemons | tail -n 1)" # else nothing ends it
+		end_of "$pid"
+		is "$what: SIG$signal ends it$in" "$ended_with$took" $((128 + $(kill -l "$signal")))
+		[ -z "$took" ] || return
+	done
+}
+
+is_waiting() { # in the kernel, for an answer of ours
+	[[ $(cat "/proc/$1/wchan" 2>/dev/null) =~ fuse|request_wait ]] || [[ $(cat "/proc/$1/stack" 2>/dev/null) =~ fuse ]]
+}
+
+has_grown() { [ "$(attribute user.vdifs.info plain | jq .map.mapped_bytes)" -gt 0 ]; }
+
+interrupted() {
+	local took
+	mount_image '' endless.qcow2 mnt && mount_image '' endless.qcow2 plain || return
+	is "the names of an endless map are listed$in" "$(ls mnt)" "endless.intervals.json"$'\n'"endless.raw"
+	took=$(milliseconds head -c 1048576 mnt/endless.raw 2>/dev/null)
+	soon "its disk can be read meanwhile$in" "$took" 1000
+	killed "stat of the sidecar" stat mnt/endless.intervals.json
+	killed "ls -l of the directory" ls -l mnt
+	killed "getfattr of user.intervals" getfattr --only-values -n user.intervals plain
+	killed "cat of the sidecar" cat mnt/endless.intervals.json
+	claim "the map grows, though it has met nothing but holes yet$in" wait_for 20 has_grown
+	python_claims "$in" <<'END'
+import os, signal, sys, time
+from claims import claim
+mode = sys.argv[1]
+
+class Enough(Exception):
+    pass
+
+def enough(*_):
+    raise Enough
+
+signal.signal(signal.SIGALRM, enough)
+for what, call in (('stat of the sidecar', lambda: os.stat('mnt/endless.intervals.json')),
+                   ('getxattr', lambda: os.getxattr('plain', 'user.intervals'))):
+    begun = time.monotonic()
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        call()
+        claim('%s with a signal that is caught ends as well%s' % (what, mode), False, 'it has an answer')
+    except Enough:
+        claim('%s with a signal that is caught ends as well%s' % (what, mode), time.monotonic() - begun < 10)
+END
+	killed "a seek across the endless hole" "$python" -c 'import os
+os.lseek(os.open("plain", os.O_RDONLY), 0, os.SEEK_DATA)'
+	is "and the map is still not complete: they did wait$in" \
+		"$(attribute user.vdifs.info plain | grep -c '"complete": *false')" 1
+	claim "the mounts answer as before$in" cmp -n 1048576 mnt/endless.raw plain
+	took=$(milliseconds unmount mnt)
+	soon "and go at once$in" "$took" 2000
+	unmount plain
+	claim "with their processes$in" wait_for 5 no_processes
+}
+
+"$python" "$here/fragmented.py" big.qcow2 $big
+"$python" "$here/fragmented.py" endless.qcow2 $endless sparse
+each_mode at_once
+each_mode interrupted
+finish

@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A damaged table may be met a million times by many threads. The log must name each place, but
+ * each once, and end somewhere.
+ */
+#include "config.h"
+
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <syslog.h>
+
+#include "base/log.h"
+#include "util.h"
+
+#define THREADS 8
+
+static void a_line_begins_with_the_programs_name(void **state)
+{
+	char *text;
+
+	(void)state;
+	vd_log_open("unit");
+	capture_begin();
+	vd_log(LOG_ERR, "%s has %d bytes", "disk.vhd", 7);
+	text = capture_end();
+	assert_string_equal(text, "unit: disk.vhd has 7 bytes\n");
+	free(text);
+}
+
+static void a_line_that_is_too_long_is_cut_and_still_ends(void **state)
+{
+	char line[5000], *text;
+	size_t length;
+
+	(void)state;
+	memset(line, 'x', sizeof(line));
+	line[sizeof(line) - 1] = '\0';
+	capture_begin();
+	vd_log(LOG_ERR, "%s", line);
+	vd_log(LOG_ERR, "next");
+	text = capture_end();
+	length = strlen(text);
+	assert_int_equal(count_lines(text), 2);
+	assert_true(length > VD_LOG_ONCE_MAX && length < sizeof(line));
+	assert_string_equal(text + length - strlen("unit: next\n"), "unit: next\n");
+	free(text);
+}
+
+static void a_place_is_logged_once(void **state)
+{
+	struct vd_log_once once = VD_LOG_ONCE_INIT;
+	char *text;
+
+	(void)state;
+	capture_begin();
+	for (int i = 0; i < 100; i++) {
+		vd_log_once(&once, 0, "place %d", 0);
+		vd_log_once(&once, UINT64_MAX, "place %d", 1);
+	}
+	text = capture_end();
+	assert_string_equal(text, "unit: place 0\nunit: place 1\n");
+	free(text);
+}
+
+static void each_image_has_its_own_record(void **state)
+{
+	struct vd_log_once a = VD_LOG_ONCE_INIT, b = VD_LOG_ONCE_INIT;
+	char *text;
+
+	(void)state;
+	capture_begin();
+	vd_log_once(&a, 5, "a");
+	vd_log_once(&b, 5, "b");
+	text = capture_end();
+	assert_string_equal(text, "unit: a\nunit: b\n");
+	free(text);
+}
+
+static void after_the_limit_one_line_says_so_and_then_nothing(void **state)
+{
+	struct vd_log_once once = VD_LOG_ONCE_INIT;
+	char *text, last[32];
+
+	(void)state;
+	capture_begin();
+	for (uint64_t key = 0; key < 1000; key++)
+		vd_log_once(&once, key * 512, "place %" PRIu64, key);
+	vd_log_once(&once, 0, "place %d", 0);
+	text = capture_end();
+	assert_int_equal(count_lines(text), VD_LOG_ONCE_MAX + 1);
+	snprintf(last, sizeof(last), "place %d\n", VD_LOG_ONCE_MAX - 1);
+	assert_non_null(strstr(text, last));
+	assert_non_null(strstr(text, "not logged\n"));
+	free(text);
+}
+
+static void *log_places(void *data)
+{
+	for (uint64_t round = 0; round < 200; round++) {
+		for (uint64_t key = 0; key < 10; key++)
+			vd_log_once(data, key, "place %" PRIu64 ".", key);
+	}
+	return NULL;
+}
+
+static void threads_together_log_a_place_once(void **state)
+{
+	struct vd_log_once once = VD_LOG_ONCE_INIT;
+	pthread_t threads[THREADS];
+	char *text;
+
+	(void)state;
+	capture_begin();
+	for (int i = 0; i < THREADS; i++)
+		pthread_create(&threads[i], NULL, log_places, &once);
+	for (int i = 0; i < THREADS; i++)
+		pthread_join(threads[i], NULL);
+	text = capture_end();
+	assert_int_equal(count_lines(text), 10);
+	for (int key = 0; key < 10; key++) {
+		char line[32];
+
+		snprintf(line, sizeof(line), "unit: place %d.\n", key);
+		assert_non_null(strstr(text, line));
+	}
+	free(text);
+}
+
+static void after_the_switch_to_syslog_stderr_is_left_alone(void **state)
+{
+	char *text;
+
+	(void)state;
+	capture_begin();
+	vd_log_to_syslog();
+	vd_log(LOG_DEBUG, "a unit test of vdifs");
+	text = capture_end();
+	assert_string_equal(text, "");
+	free(text);
+}
+
+int main(void)
+{
+	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_line_begins_with_the_programs_name),
+		cmocka_unit_test(a_line_that_is_too_long_is_cut_and_still_ends),
+		cmocka_unit_test(a_place_is_logged_once),
+		cmocka_unit_test(each_image_has_its_own_record),
+		cmocka_unit_test(after_the_limit_one_line_says_so_and_then_nothing),
+		cmocka_unit_test(threads_together_log_a_place_once),
+		cmocka_unit_test(after_the_switch_to_syslog_stderr_is_left_alone), /* the last */
+	};
+
+	return cmocka_run_group_tests_name("log", tests, NULL, NULL);
+}

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The search for pieces of a file that are used twice is a hash table over a hostile file's
+ * numbers: what it says is compared with a plain array, and it may not become slow.
+ */
+#include "config.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "support/overlap.h"
+#include "util.h"
+
+static void overlapping_pieces_are_found_as_in_an_array(void **state)
+{
+	struct dice dice = { 1 };
+
+	(void)state;
+	for (int round = 0; round < 300; round++) {
+		uint64_t length = 1 + dice_roll(&dice, 40), count = 1 + dice_roll(&dice, 200);
+		uint64_t room = 1 + dice_roll(&dice, 2 * count * length);
+		struct vd_overlap set;
+		bool used[20000] = { false };
+
+		assert_int_equal(vd_overlap_init(&set, length, count), 0);
+		for (uint64_t i = 0; i < count; i++) {
+			uint64_t start = dice_roll(&dice, room);
+			bool hit = memchr(used + start, true, (size_t)length) != NULL;
+
+			assert_int_equal(vd_overlap_add(&set, start), hit);
+			if (!hit)
+				memset(used + start, true, (size_t)length);
+		}
+		vd_overlap_free(&set);
+	}
+}
+
+static void a_piece_overlaps_its_neighbours_on_both_sides(void **state)
+{
+	struct vd_overlap set;
+
+	(void)state;
+	assert_int_equal(vd_overlap_init(&set, 512, 10), 0);
+	assert_false(vd_overlap_add(&set, 0));
+	assert_true(vd_overlap_add(&set, 0));
+	assert_true(vd_overlap_add(&set, 511));
+	assert_false(vd_overlap_add(&set, 512));
+	assert_false(vd_overlap_add(&set, 2000));
+	assert_true(vd_overlap_add(&set, 2000 - 511));
+	assert_true(vd_overlap_add(&set, 2000 + 511));
+	assert_false(vd_overlap_add(&set, 2000 - 512));
+	assert_false(vd_overlap_add(&set, 2000 + 512));
+	vd_overlap_free(&set);
+}
+
+static void what_was_refused_is_not_remembered(void **state)
+{
+	struct vd_overlap set;
+
+	(void)state;
+	assert_int_equal(vd_overlap_init(&set, 512, 10), 0);
+	assert_false(vd_overlap_add(&set, 0));
+	assert_true(vd_overlap_add(&set, 300));
+	assert_false(vd_overlap_add(&set, 512)); /* free, but for the one that was refused */
+	vd_overlap_free(&set);
+}
+
+static void the_largest_places_work(void **state)
+{
+	struct vd_overlap set;
+
+	(void)state;
+	assert_int_equal(vd_overlap_init(&set, 512, 10), 0);
+	assert_false(vd_overlap_add(&set, (UINT64_C(1) << 56) - 512));
+	assert_true(vd_overlap_add(&set, (UINT64_C(1) << 56) - 513));
+	assert_false(vd_overlap_add(&set, (UINT64_C(1) << 56)));
+	vd_overlap_free(&set);
+}
+
+/* A full table is searched from end to end. A number below a power of two fills it most. */
+static void the_table_is_never_more_than_half_full(void **state)
+{
+	(void)state;
+	for (uint64_t power = 2; power <= 1 << 16; power *= 2) {
+		for (uint64_t count = power - 2; count <= power + 1; count++) {
+			struct vd_overlap set;
+
+			assert_int_equal(vd_overlap_init(&set, 512, count), 0);
+			assert_true(set.mask + 1 >= 2 * count);
+			vd_overlap_free(&set);
+		}
+	}
+}
+
+static void freeing_twice_is_fine(void **state)
+{
+	struct vd_overlap set;
+
+	(void)state;
+	assert_int_equal(vd_overlap_init(&set, 512, 0), 0);
+	vd_overlap_free(&set);
+	vd_overlap_free(&set);
+}
+
+int main(void)
+{
+	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test(overlapping_pieces_are_found_as_in_an_array),
+		cmocka_unit_test(a_piece_overlaps_its_neighbours_on_both_sides),
+		cmocka_unit_test(what_was_refused_is_not_remembered),
+		cmocka_unit_test(the_largest_places_work),
+		cmocka_unit_test(the_table_is_never_more_than_half_full),
+		cmocka_unit_test(freeing_twice_is_fine),
+	};
+
+	return cmocka_run_group_tests_name("overlap", tests, NULL, NULL);
+}
