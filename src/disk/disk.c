@@ -22,6 +22,7 @@ struct sink {
 	struct vd_extent *extents;
 	unsigned count, max;
 	uint64_t end; /* of the last extent; the next begins here */
+	unsigned calls; /* of drivers */
 	bool full;
 };
 
@@ -96,6 +97,7 @@ static int layers_map(const struct vd_disk *disk, unsigned depth, uint64_t end, 
 		}
 		if (r == 0 && !sink->full && sink->end == before)
 			return -EIO; /* a driver that does not cover what it was asked for */
+		sink->full = sink->full || (++sink->calls >= VD_DISK_MAP_CALLS && sink->count > 0);
 	}
 	if (r == 0 && !sink->full && sink->end < end)
 		sink_add_hole(sink, end);

@@ -13,6 +13,9 @@
 
 #define VD_LAYERS_MAX 32
 
+/* Questions to drivers before vd_disk_map() stops: a hole of terabytes must not take one call. */
+#define VD_DISK_MAP_CALLS 16
+
 struct vd_disk {
 	struct vd_image *layers[VD_LAYERS_MAX];	/* the image first, its parents after it; owned */
 	unsigned count;
@@ -31,7 +34,8 @@ struct vd_extent {
 /*
  * Fill extents with 1 to max adjacent ones that begin at virt and end at virt + want or before.
  * want > 0 and [virt, virt + want) is inside the disk. Neighbours that continue each other are
- * merged. Returns their number, or -ENOMEM.
+ * merged. It stops early when there is no room or after VD_DISK_MAP_CALLS questions to drivers.
+ * Returns the number of extents, or -ENOMEM.
  */
 int vd_disk_map(const struct vd_disk *disk, uint64_t virt, uint64_t want,
 		struct vd_extent *extents, unsigned max);

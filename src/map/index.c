@@ -20,7 +20,7 @@
 
 enum {
 	BATCH = 256,			/* runs handed over at a time */
-	PIECES_PER_CHECK = 4096,	/* pieces between two looks at the clock or an interrupt */
+	PIECES_PER_CHECK = 256,	/* pieces between two looks at the clock or an interrupt */
 	WAIT_MILLISECONDS = 20,		/* between two looks whether a waiter is interrupted */
 };
 

@@ -16,7 +16,7 @@
 #include "map/json.h"
 
 /* Pieces of the disk between two looks for an interrupt. */
-#define PIECES_PER_CHECK 4096
+#define PIECES_PER_CHECK 256
 
 struct vd_json_reader {
 	struct vd_index_iter iter;

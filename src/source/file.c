@@ -32,9 +32,12 @@ static int file_extent(const struct vd_source *source, uint64_t host, bool *is_h
 	off_t data = lseek(source->fd, (off_t)host, SEEK_DATA);
 	off_t hole;
 
-	if (data < 0 && errno == ENXIO) { /* a hole up to the end */
+	if (data < 0 && errno == ENXIO) { /* a hole up to the end, which may have come nearer */
+		hole = lseek(source->fd, 0, SEEK_END);
+		if (hole <= (off_t)host)
+			return -EIO; /* cut off: not a hole but lost */
 		*is_hole = true;
-		*end = source->size;
+		*end = vd_min((uint64_t)hole, source->size);
 		return 0;
 	}
 	if (data < 0)

@@ -12,7 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/wait.h>
 #include <syslog.h>
 #include <unistd.h>
@@ -51,7 +51,7 @@ static int serve(const struct vdifs_options *options, int ready_fd)
 /* In the parent: wait for the byte that says "ready", then for the first answer of the mount. */
 static int await(pid_t child, int ready_fd, const char *mountpoint)
 {
-	struct stat st;
+	struct statfs st;
 	char byte;
 	ssize_t got;
 	int status;
@@ -59,7 +59,7 @@ static int await(pid_t child, int ready_fd, const char *mountpoint)
 	do
 		got = read(ready_fd, &byte, 1);
 	while (got < 0 && errno == EINTR);
-	if (got == 1 && stat(mountpoint, &st) == 0)
+	if (got == 1 && statfs(mountpoint, &st) == 0)
 		return EXIT_SUCCESS;
 	if (got == 1) {
 		fprintf(stderr, "vdifs: %s: the mount does not answer: %s\n", mountpoint,

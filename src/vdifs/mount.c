@@ -18,6 +18,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <syslog.h>
 #include <unistd.h>
 
@@ -138,13 +139,14 @@ static int check_mountpoint(struct server *server, struct vd_error *err)
 {
 	const char *given = server->options->mountpoint;
 	char shown[512];
+	struct statfs fs;
 	struct stat st;
 
 	vd_escape(shown, sizeof(shown), given, strlen(given));
 	if (strncmp(given, "/dev/fd/", 8) == 0)
 		return vd_fail(err, EINVAL, "%s: vdifs mounts itself and drops what it does not need; leave out "
 			       "the mount option drop_privileges", shown);
-	if (stat(given, &st) < 0 && errno == ENOTCONN)
+	if (statfs(given, &fs) < 0 && errno == ENOTCONN) /* stat() might be answered from a cache */
 		return vd_fail(err, ENOTCONN, "%s: a dead mount is in the way (its program has died); remove it "
 			       "with: fusermount3 -u %s", shown, shown);
 	if (!realpath(given, server->mountpoint) || stat(server->mountpoint, &st) < 0)
@@ -158,35 +160,28 @@ static int check_mountpoint(struct server *server, struct vd_error *err)
 	return 0;
 }
 
-/* Append text to out with commas and backslashes escaped, `times` over. */
-static void put_escaped(char *out, size_t size, const char *text, unsigned times)
+/* Append text to out with commas and backslashes escaped, as libfuse wants them. */
+static void put_escaped(char *out, size_t size, const char *text)
 {
 	size_t used = strlen(out);
 
-	for (; *text && used + 8 < size; text++) {
-		if (*text == ',' || *text == '\\') {
-			/* n levels of unescaping need 2^n - 1 backslashes */
-			for (unsigned i = 0; i < (1u << times) - 1; i++)
-				out[used++] = '\\';
-		}
+	for (; *text && used + 3 < size; text++) {
+		if (*text == ',' || *text == '\\')
+			out[used++] = '\\';
 		out[used++] = *text;
 	}
 	out[used] = '\0';
 }
 
-/*
- * What libfuse gets. fsname, what mount(8) shows as the source, may have commas: libfuse unescapes
- * it once and, for an ordinary user, hands it to fusermount3, which does so again.
- */
+/* What libfuse gets. fsname is what mount(8) shows as the source; it may have commas. */
 static void make_fuse_options(const struct server *server, char *out, size_t size)
 {
 	const struct vdifs_options *options = server->options;
-	const char *fsname = options->fsname ? options->fsname : server->image;
 
 	snprintf(out, size, "ro,nosuid,nodev,default_permissions,subtype=vdifs,%s%sfsname=",
 		 options->fuse_options ? options->fuse_options : "",
 		 options->fuse_options ? "," : "");
-	put_escaped(out, size, fsname, geteuid() == 0 ? 1 : 2);
+	put_escaped(out, size, options->fsname ? options->fsname : server->image);
 }
 
 /* Read what was caught, as one line, into text. */

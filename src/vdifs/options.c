@@ -27,13 +27,15 @@ static const struct vd_chain_option own_options[] = {
 /* Words of mount(8) that mean nothing here, or are forced. */
 static const char *const ignored[] = {
 	"ro", "rw", "dev", "nodev", "suid", "nosuid", "defaults", "auto", "noauto", "user", "nouser",
-	"users", "owner", "group", "_netdev", "nofail", "default_permissions", "nonempty", NULL,
+	"users", "owner", "group", "_netdev", "nofail", "default_permissions", "nonempty",
+	"atime", "noatime", "diratime", "nodiratime", "relatime", "norelatime", "strictatime",
+	"nostrictatime", "lazytime", "nolazytime", "iversion", "noiversion", "mand", "nomand",
+	"silent", "loud", "sync", "async", "dirsync", NULL,
 };
 
 /* Words that libfuse or the kernel takes. */
 static const char *const passed[] = {
-	"allow_other", "allow_root", "auto_unmount", "exec", "noexec", "atime", "noatime", "sync",
-	"async", "dirsync", NULL,
+	"allow_other", "allow_root", "auto_unmount", "exec", "noexec", NULL,
 };
 
 static bool is_in(const char *const *list, const char *name)

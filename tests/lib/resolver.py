@@ -369,10 +369,11 @@ class Qcow2(Layer):
             self.refuse('subclusters are too small')
         self.l2_entries = self.cluster // (16 if self.extended else 8)
         self.backing_at, self.backing_length = be64(head, 8), be32(head, 16)
-        self._check_l1(self.l1_entries, self.l1_at)
         self._read_snapshots()
 
-    def _check_l1(self, entries, at):
+    def use_l1(self):
+        """Read the L1 table, once it is known whose: only the one that is shown has to be whole."""
+        entries, at = self.l1_entries, self.l1_at
         needed = ceil_div(self.size, self.cluster * self.l2_entries)
         if entries < needed or entries * 8 > 32 << 20:
             self.refuse('an L1 table of %d entries' % entries)
@@ -425,7 +426,7 @@ class Qcow2(Layer):
         if not found:
             self.refuse('no snapshot %r' % wanted)
         self.size = found[0]['size']
-        self._check_l1(found[0]['l1_entries'], found[0]['l1_at'])
+        self.l1_entries, self.l1_at = found[0]['l1_entries'], found[0]['l1_at']
 
     def pieces(self, lo, hi):
         while lo < hi:
@@ -759,6 +760,8 @@ def open_disk(path, format=None, backing='same-dir', backing_files=(), backing_f
             if layer.format != 'qcow2':
                 raise Refused('%s: no snapshots in this format' % file.path)
             layer.use_snapshot(snapshot)
+        if layer.format == 'qcow2':
+            layer.use_l1()
         below = lower(layer, opener, given, backing_format)
         if below is None:
             return Disk(layers)
