@@ -295,13 +295,35 @@ static int batmap_check(struct vd_image *image, const uint8_t *footer, struct vd
 	return 0;
 }
 
-static int bat_scan_page(struct vhd *vhd, const uint8_t *entries, uint64_t first, uint64_t count,
-			 uint64_t blocks, struct vd_overlap *set)
+/* Why no block can be at `host`, or NULL. */
+static const char *place_fault(const struct vd_image *image, uint64_t host)
 {
+	const struct vhd *vhd = image->state;
+	uint64_t bytes = vhd->bitmap_bytes + vhd->block_bytes;
+
+	if (vd_overlap(host, bytes, 0, FOOTER_BYTES) ||
+	    vd_overlap(host, bytes, vhd->header_host, HEADER_BYTES))
+		return "the block lies on the headers";
+	if (vd_overlap(host, bytes, vhd->table_host, vhd->table_bytes))
+		return "the block lies on the BAT";
+	if (!vd_inside(host, vhd->bitmap_bytes, vhd->data_end))
+		return "its sector bitmap lies past the end of the file";
+	if (host + vhd->bitmap_bytes >= vhd->data_end)
+		return "the block lies past the end of the file";
+	return NULL;
+}
+
+static int bat_scan_page(struct vd_image *image, const uint8_t *entries, uint64_t first,
+			 uint64_t count, uint64_t blocks, struct vd_overlap *set)
+{
+	struct vhd *vhd = image->state;
+
 	for (uint64_t i = 0; i < count; i++) {
 		uint32_t entry = get_be32(entries + i * 4);
+		uint64_t host = (uint64_t)entry * VD_SECTOR;
 
-		if (entry == BAT_ABSENT || !vd_overlap_add(set, (uint64_t)entry * VD_SECTOR))
+		/* An entry that is wrong by itself takes no place from others. */
+		if (entry == BAT_ABSENT || place_fault(image, host) || !vd_overlap_add(set, host))
 			continue;
 		if (!vhd->overlaps)
 			vhd->overlaps = calloc(1, (size_t)(blocks / 8 + 1));
@@ -335,7 +357,8 @@ static int bat_scan(struct vd_image *image, struct vd_error *err)
 		if (r < 0)
 			break;
 		count = vd_min((page->host + page->bytes - host) / 4, blocks - done);
-		r = bat_scan_page(vhd, page->data + (host - page->host), done, count, blocks, &set);
+		r = bat_scan_page(image, page->data + (host - page->host), done, count, blocks,
+				  &set);
 		vd_cache_put(image->cache, page);
 		done += count;
 	}
@@ -430,24 +453,15 @@ static void block_is_bad(const struct vd_image *image, uint64_t block, uint32_t 
 	vd_runs_add(runs, &run);
 }
 
-/* Why the block cannot be at `host`, or NULL. */
+/* Why the block at `host` cannot be the one that it is to be, or NULL. */
 static const char *block_fault(const struct vd_image *image, uint64_t block, uint64_t host)
 {
 	const struct vhd *vhd = image->state;
-	uint64_t bytes = vhd->bitmap_bytes + vhd->block_bytes;
+	const char *fault = place_fault(image, host);
 
-	if (vd_overlap(host, bytes, 0, FOOTER_BYTES) ||
-	    vd_overlap(host, bytes, vhd->header_host, HEADER_BYTES))
-		return "the block lies on the headers";
-	if (vd_overlap(host, bytes, vhd->table_host, vhd->table_bytes))
-		return "the block lies on the BAT";
-	if (!vd_inside(host, vhd->bitmap_bytes, vhd->data_end))
-		return "its sector bitmap lies past the end of the file";
-	if (host + vhd->bitmap_bytes >= vhd->data_end)
-		return "the block lies past the end of the file";
-	if (vhd->overlaps && vhd->overlaps[block / 8] >> block % 8 & 1)
+	if (!fault && vhd->overlaps && vhd->overlaps[block / 8] >> block % 8 & 1)
 		return "the block lies on an earlier one";
-	return NULL;
+	return fault;
 }
 
 /* Sectors that are here: raw, but zeros where the file ends early. */

@@ -254,8 +254,7 @@ killed() {
 		kill -KILL "$(daemons)"
 		claim "$place: a read says ENOTCONN when the process is dead$in" wait_for 10 is_dead
 		exec 8<&-
-		refuse "$place: the dead mount is named, with the cure$in" "dead mount.*fusermount3 -u.*$place" "$vdifs" disk.qcow2 $place ||
-			fusermount3 -u $place # it lies upon the dead one
+		refuse "$place: the dead mount is named, with the cure$in" "dead mount.*fusermount3 -u.*$place" "$vdifs" disk.qcow2 $place
 		claim "$place: the cure works$in" fusermount3 -u $place
 		mount_image '' disk.qcow2 $place || return
 		ok "$place: and then the image mounts$in"

@@ -55,17 +55,19 @@ claim() { # claim CLAIM COMMAND...: it succeeds
 }
 
 # refuse CLAIM REGEX COMMAND...: exit status 1, one line on stderr with the regex in it, and
-# nothing mounted
+# nothing mounted. Like mount_image it keeps descriptor 9, which a test may need, from the program.
 refuse() {
 	local text=$1 regex=$2 before status=0
 	shift 2
 	before=$(mounts_below)
-	timeout -k 5 60 "$@" >"$work/out" 2>"$work/err" </dev/null || status=$?
+	timeout -k 5 60 "$@" >"$work/out" 2>"$work/err" </dev/null 9>&- || status=$?
 	if [ "$status" -eq 1 ] && [ ! -s "$work/out" ] && [ "$(wc -l <"$work/err")" -eq 1 ] &&
 	   grep -qE -e "^vdifs: .*($regex)" "$work/err" && [ "$(mounts_below)" = "$before" ]; then
 		ok "$text"
 	else
 		not_ok "$text" "exit status $status, mounted: $(mounts_below | wc -l), $(cat "$work/out" "$work/err")"
+		[ "$(mounts_below)" = "$before" ] || unmount "$(mounts_below | head -n 1)"
+		return 1
 	fi
 }
 
@@ -195,7 +197,7 @@ mounted() { mounts_below | grep -qFx -e "$(realpath -- "$1" 2>/dev/null || echo 
 mount_image() {
 	local status=0
 	# shellcheck disable=SC2086 # options are words
-	timeout -k 5 60 "$vdifs" $mode $1 -- "$2" "$3" 2>"$work/mount.err" </dev/null || status=$?
+	timeout -k 5 60 "$vdifs" $mode $1 -- "$2" "$3" 2>"$work/mount.err" </dev/null 9>&- || status=$?
 	[ "$status" -eq 0 ] && [ ! -s "$work/mount.err" ] ||
 		not_ok "$2 mounts$in" "exit status $status: $(cat "$work/mount.err")"
 }

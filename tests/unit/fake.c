@@ -280,8 +280,11 @@ struct fake_span *fake_span_add(struct vd_image *image, uint64_t length, enum vd
 		.where = where,
 	};
 
-	layer->spans = realloc(layer->spans, (layer->count + 1) * sizeof(span));
-	assert_non_null(layer->spans);
+	if (layer->count == layer->room) {
+		layer->room = 2 * layer->room + 16;
+		layer->spans = realloc(layer->spans, layer->room * sizeof(span));
+		assert_non_null(layer->spans);
+	}
 	layer->spans[layer->count] = span;
 	return &layer->spans[layer->count++];
 }

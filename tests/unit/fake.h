@@ -62,7 +62,7 @@ struct fake_span {
 /* A layer made of spans; the state of an image. */
 struct fake_layer {
 	struct fake_span *spans;
-	unsigned count;
+	unsigned count, room;
 	enum fake_manner manner;
 	uint64_t seed;		/* of decoded bytes, and of FAKE_MIXED */
 	int error;		/* what map() returns at or behind error_virt, or 0 */
