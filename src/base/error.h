@@ -32,8 +32,8 @@ void vd_error_add(struct vd_error *err, const char *format, ...)
 
 /*
  * Copy `bytes` bytes of a hostile name to out (capacity out_size > 0) so that it may be printed on
- * a terminal and in a log: control bytes, backslashes, quotes and bytes above 0x7e become \xNN. Too long a
- * name is cut and ends in "...". Returns out.
+ * a terminal and in a log: control bytes, backslashes, quotes and bytes above 0x7e become \xNN. Too
+ * long a name is cut and ends in "...". Returns out.
  */
 char *vd_escape(char *out, size_t out_size, const char *name, size_t bytes);
 

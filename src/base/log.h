@@ -34,7 +34,10 @@ struct vd_log_once {
 	uint64_t seen[VD_LOG_ONCE_MAX];
 };
 
-#define VD_LOG_ONCE_INIT { .lock = PTHREAD_MUTEX_INITIALIZER }
+#define VD_LOG_ONCE_INIT                          \
+	{                                         \
+		.lock = PTHREAD_MUTEX_INITIALIZER \
+	}
 
 /* Log an error unless `key` (a file offset, say) has been logged through `once` before. */
 void vd_log_once(struct vd_log_once *once, uint64_t key, const char *format, ...)

@@ -43,7 +43,8 @@ static int chain_source(struct chain *chain, const struct vd_open_request *reque
 	if (r < 0)
 		return r;
 	if (chain_has(chain->disk, source))
-		r = vd_fail(err, ELOOP, "%s: the chain comes back to this file, as its %s; it has no end",
+		r = vd_fail(err, ELOOP,
+			    "%s: the chain comes back to this file, as its %s; it has no end",
 			    source->name, request->role);
 	if (r == 0)
 		r = vd_source_lock(source, chain->options->force_share, err);
@@ -75,13 +76,16 @@ static int chain_data(struct chain *chain, struct vd_image *image, const char *b
 	struct vd_open_request request = chain_request(chain, "data file", "--data-file");
 
 	if (!name && by_hand)
-		return vd_fail(err, EINVAL, "%s: the image has no external data file; leave --data-file out",
+		return vd_fail(err, EINVAL,
+			       "%s: the image has no external data file; leave --data-file out",
 			       image->source->name);
 	if (!name)
 		return 0;
 	if (!by_hand && !*name)
-		return vd_fail(err, EINVAL, "%s: the image needs an external data file and names none; name it "
-			       "with --data-file=PATH", image->source->name);
+		return vd_fail(err, EINVAL,
+			       "%s: the image needs an external data file and names none; name it "
+			       "with --data-file=PATH",
+			       image->source->name);
 	request.name = by_hand ? by_hand : name;
 	request.base = by_hand ? NULL : image->source;
 	request.owner = chain->disk->count ? request.owner : image->source->st.st_uid;
@@ -108,7 +112,8 @@ static int chain_layer(struct chain *chain, struct vd_source *source, const char
 		return r;
 	r = chain_data(chain, image, top ? chain->options->data_file : NULL, err);
 	if (r == 0 && image->data && vd_source_same(image->data, image->source))
-		r = vd_fail(err, ELOOP, "%s: the image names itself as its data file", image->source->name);
+		r = vd_fail(err, ELOOP, "%s: the image names itself as its data file",
+			    image->source->name);
 	if (r < 0)
 		vd_image_close(image);
 	else
@@ -132,8 +137,10 @@ static int parent_try(struct chain *chain, const struct vd_parent *parent,
 		return r;
 	if (parent->check_uuid && image->format != &vd_format_raw &&
 	    memcmp(parent->uuid, image->uuid, VD_UUID_BYTES) != 0) {
-		r = vd_fail(err, ESTALE, "%s: this is not the parent of the image above it: its UUID differs; "
-			    "name the right one with --backing-file=PATH", image->source->name);
+		r = vd_fail(err, ESTALE,
+			    "%s: this is not the parent of the image above it: its UUID differs; "
+			    "name the right one with --backing-file=PATH",
+			    image->source->name);
 		vd_image_close(image);
 		return r;
 	}
@@ -197,7 +204,8 @@ static int parent_search(struct chain *chain, const struct vd_image *child,
 		*err = telling;
 		return told;
 	}
-	return vd_fail(err, ENOENT, "%s: its parent was not found; name it with --backing-file=PATH; tried%s",
+	return vd_fail(err, ENOENT,
+		       "%s: its parent was not found; name it with --backing-file=PATH; tried%s",
 		       child->source->name, tried.text);
 }
 
@@ -213,8 +221,10 @@ static int parent_format(const struct chain *chain, unsigned index, const struct
 	if (!*format || vd_format_find(*format))
 		return 0;
 	vd_escape(shown, sizeof(shown), *format, strlen(*format));
-	return vd_fail(err, ENOTSUP, "%s: the backing file's format is '%s', which vdifs does not read; if that "
-		       "is wrong, say what it is with --backing-format=FORMAT", child->source->name, shown);
+	return vd_fail(err, ENOTSUP,
+		       "%s: the backing file's format is '%s', which vdifs does not read; if that "
+		       "is wrong, say what it is with --backing-format=FORMAT",
+		       child->source->name, shown);
 }
 
 /* Open the layer below the last one. 1: there is one more; 0: the chain is complete. */
@@ -234,13 +244,16 @@ static int chain_descend(struct chain *chain, struct vd_error *err)
 	if (r == -EINVAL && by_hand)
 		r = 0;
 	else if (r == 0 && parent.count == 0 && by_hand)
-		r = vd_fail(err, EINVAL, "%s: the image has no backing file; leave --backing-file out",
+		r = vd_fail(err, EINVAL,
+			    "%s: the image has no backing file; leave --backing-file out",
 			    child->source->name);
 	else if (r == 0 && parent.count == 0)
 		return 0;
 	if (r == 0 && disk->count == VD_LAYERS_MAX)
-		r = vd_fail(err, EMLINK, "%s: the chain has more than %d layers; merge some with qemu-img "
-			    "commit or rebase", disk->layers[0]->source->name, VD_LAYERS_MAX);
+		r = vd_fail(err, EMLINK,
+			    "%s: the chain has more than %d layers; merge some with qemu-img "
+			    "commit or rebase",
+			    disk->layers[0]->source->name, VD_LAYERS_MAX);
 	if (r == 0)
 		r = parent_format(chain, index, child, &parent, &format, err);
 	if (r == 0 && by_hand) {
@@ -264,8 +277,8 @@ static int chain_top(struct chain *chain, const char *path, struct vd_error *err
 	int r = chain_source(chain, &request, &source, err);
 
 	if (r == 0)
-		r = chain_layer(chain, source, chain->options->format, "--format",
-				&disk->layers[0], err);
+		r = chain_layer(chain, source, chain->options->format, "--format", &disk->layers[0],
+				err);
 	if (r < 0)
 		return r;
 	disk->count = 1;

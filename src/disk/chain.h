@@ -11,11 +11,11 @@
 
 /* Strings are not owned. */
 struct vd_chain_options {
-	const char *format;				/* of the image; NULL: probe */
+	const char *format; /* of the image; NULL: probe */
 	enum vd_backing backing;
-	const char *backing_files[VD_LAYERS_MAX];	/* [0] is the image's backing file */
+	const char *backing_files[VD_LAYERS_MAX]; /* [0] is the image's backing file */
 	unsigned backing_file_count;
-	const char *backing_formats[VD_LAYERS_MAX];	/* in the same order */
+	const char *backing_formats[VD_LAYERS_MAX]; /* in the same order */
 	unsigned backing_format_count;
 	const char *data_file;
 	const char *snapshot;
@@ -24,8 +24,8 @@ struct vd_chain_options {
 
 /* A row of the table of chain options; it ends with a NULL name. */
 struct vd_chain_option {
-	const char *name;	/* of the long option, without dashes */
-	const char *value;	/* what --help calls its value; NULL: it has none */
+	const char *name; /* of the long option, without dashes */
+	const char *value; /* what --help calls its value; NULL: it has none */
 	const char *help;
 };
 

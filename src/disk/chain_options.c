@@ -18,11 +18,11 @@ const struct vd_chain_option vd_chain_option_table[] = {
 	{ NULL, NULL, NULL },
 };
 
-static int take_format(const char **slot, const char *name, const char *value,
-		       struct vd_error *err)
+static int take_format(const char **slot, const char *name, const char *value, struct vd_error *err)
 {
 	if (!vd_format_find(value))
-		return vd_fail(err, EINVAL, "--%s=%s: the formats are vhd, qcow2 and raw", name, value);
+		return vd_fail(err, EINVAL, "--%s=%s: the formats are vhd, qcow2 and raw", name,
+			       value);
 	*slot = value;
 	return 0;
 }
@@ -44,8 +44,7 @@ static int take_policy(enum vd_backing *slot, const char *value, struct vd_error
 	return vd_fail(err, EINVAL, "--backing=%s: the policies are same-dir, any and none", value);
 }
 
-static int take_string(const char **slot, const char *name, const char *value,
-		       struct vd_error *err)
+static int take_string(const char **slot, const char *name, const char *value, struct vd_error *err)
 {
 	if (*value == '\0')
 		return vd_fail(err, EINVAL, "--%s needs a value", name);
@@ -80,7 +79,8 @@ int vd_chain_option_set(struct vd_chain_options *options, const char *name, cons
 	}
 	if (options->backing_file_count == VD_LAYERS_MAX - 1 ||
 	    options->backing_format_count == VD_LAYERS_MAX - 1)
-		return vd_fail(err, EINVAL, "--%s: a chain has at most %d layers", name, VD_LAYERS_MAX);
+		return vd_fail(err, EINVAL, "--%s: a chain has at most %d layers", name,
+			       VD_LAYERS_MAX);
 	if (strcmp(name, "backing-file") == 0)
 		return take_string(&options->backing_files[options->backing_file_count++], name,
 				   value, err);

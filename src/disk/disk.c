@@ -104,8 +104,8 @@ static int layers_map(const struct vd_disk *disk, unsigned depth, uint64_t end, 
 	return r;
 }
 
-int vd_disk_map(const struct vd_disk *disk, uint64_t virt, uint64_t want,
-		struct vd_extent *extents, unsigned max)
+int vd_disk_map(const struct vd_disk *disk, uint64_t virt, uint64_t want, struct vd_extent *extents,
+		unsigned max)
 {
 	struct sink sink = { .extents = extents, .max = max, .end = virt };
 	int r = layers_map(disk, 0, virt + want, &sink);
@@ -119,10 +119,11 @@ static int read_raw(const struct vd_extent *extent, void *buffer)
 	int r = vd_source_read(run->from, buffer, (size_t)extent->length, run->where);
 
 	if (r < 0)
-		vd_log_once(extent->image->corrupt, run->where, "%s: cannot read %" PRIu64 " bytes at byte %" PRIu64
-			    " of the file: %s", run->from->name, extent->length, run->where,
-			    r == -EIO ? "input/output error, or the file was cut short" :
-					strerror(-r));
+		vd_log_once(extent->image->corrupt, run->where,
+			    "%s: cannot read %" PRIu64 " bytes at byte %" PRIu64 " of the file: %s",
+			    run->from->name, extent->length, run->where,
+			    r == -EIO ? "input/output error, or the file was cut short"
+				      : strerror(-r));
 	return r;
 }
 

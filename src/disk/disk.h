@@ -17,18 +17,18 @@
 #define VD_DISK_MAP_CALLS 16
 
 struct vd_disk {
-	struct vd_image *layers[VD_LAYERS_MAX];	/* the image first, its parents after it; owned */
+	struct vd_image *layers[VD_LAYERS_MAX]; /* the image first, its parents after it; owned */
 	unsigned count;
-	struct vd_cache *cache;			/* owned */
-	uint64_t size;				/* virtual bytes: the top layer's */
-	unsigned cluster_bits;			/* the top layer's */
+	struct vd_cache *cache; /* owned */
+	uint64_t size; /* virtual bytes: the top layer's */
+	unsigned cluster_bits; /* the top layer's */
 };
 
 /* What [start, start + length) of the disk is. */
 struct vd_extent {
-	uint64_t start, length;		/* virtual bytes */
-	const struct vd_image *image;	/* whose run it is; NULL for ZERO that no layer holds */
-	struct vd_run run;		/* ZERO, RAW or BAD: clipped like the extent; CODED: the whole unit */
+	uint64_t start, length; /* virtual bytes */
+	const struct vd_image *image; /* whose run it is; NULL for ZERO that no layer holds */
+	struct vd_run run; /* ZERO, RAW or BAD: clipped like the extent; CODED: the whole unit */
 };
 
 /*
@@ -37,8 +37,8 @@ struct vd_extent {
  * merged. It stops early when there is no room or after VD_DISK_MAP_CALLS questions to drivers.
  * Returns the number of extents, or -ENOMEM.
  */
-int vd_disk_map(const struct vd_disk *disk, uint64_t virt, uint64_t want,
-		struct vd_extent *extents, unsigned max);
+int vd_disk_map(const struct vd_disk *disk, uint64_t virt, uint64_t want, struct vd_extent *extents,
+		unsigned max);
 
 /*
  * Read exactly `bytes` (inside the disk). 0 or -errno: -EIO where data or metadata is damaged,

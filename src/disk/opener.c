@@ -11,8 +11,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/openat2.h>
 #include <limits.h>
+#include <linux/openat2.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -135,14 +135,17 @@ static int accept_file(const struct vd_open_request *request, const char *shown,
 	if (r < 0)
 		return r;
 	if (request->base && S_ISBLK(source->st.st_mode) && request->policy != VD_BACKING_ANY)
-		r = vd_fail(err, EINVAL, "%s: %s '%s' is a block device; allow it with --backing=any or name "
-			    "it with %s=PATH", request->base->name, request->role, shown,
-			    request->option);
+		r = vd_fail(err, EINVAL,
+			    "%s: %s '%s' is a block device; allow it with --backing=any or name "
+			    "it with %s=PATH",
+			    request->base->name, request->role, shown, request->option);
 	else if (request->base && request->policy == VD_BACKING_SAME_DIR &&
 		 source->st.st_uid != request->owner)
-		r = vd_fail(err, EPERM, "%s: %s '%s' belongs to user %u, the image to user %u; allow it with "
-			    "--backing=any or name it with %s=PATH", request->base->name, request->role,
-			    shown, source->st.st_uid, request->owner, request->option);
+		r = vd_fail(err, EPERM,
+			    "%s: %s '%s' belongs to user %u, the image to user %u; allow it with "
+			    "--backing=any or name it with %s=PATH",
+			    request->base->name, request->role, shown, source->st.st_uid,
+			    request->owner, request->option);
 	if (r < 0)
 		vd_source_close(source);
 	else
@@ -175,19 +178,25 @@ static int open_named_by_image(const struct vd_open_request *request, struct vd_
 
 	vd_escape(shown, sizeof(shown), request->name, strlen(request->name));
 	if (request->policy == VD_BACKING_NONE)
-		return vd_fail(err, EACCES, "%s: needs the %s '%s', but --backing=none forbids it; allow it with "
-			       "--backing=same-dir or --backing=any", from, request->role, shown);
+		return vd_fail(
+			err, EACCES,
+			"%s: needs the %s '%s', but --backing=none forbids it; allow it with "
+			"--backing=same-dir or --backing=any",
+			from, request->role, shown);
 	if (name_has_scheme(request->name))
-		return vd_fail(err, EINVAL, "%s: %s '%s' is an address, not a file name, and never opened; "
-			       "name a file with %s=PATH", from, request->role, shown, request->option);
+		return vd_fail(err, EINVAL,
+			       "%s: %s '%s' is an address, not a file name, and never opened; "
+			       "name a file with %s=PATH",
+			       from, request->role, shown, request->option);
 	fd = open_by_policy(request);
 	if (fd == -EXDEV)
-		return vd_fail(err, EXDEV, "%s: %s '%s' lies outside the image's directory; allow it with "
-			       "--backing=any or name it with %s=PATH", from, request->role, shown,
-			       request->option);
+		return vd_fail(err, EXDEV,
+			       "%s: %s '%s' lies outside the image's directory; allow it with "
+			       "--backing=any or name it with %s=PATH",
+			       from, request->role, shown, request->option);
 	if (fd < 0)
-		return vd_fail(err, -fd, "%s: cannot open %s '%s': %s; name it with %s=PATH", from, request->role,
-			       shown, strerror(-fd), request->option);
+		return vd_fail(err, -fd, "%s: cannot open %s '%s': %s; name it with %s=PATH", from,
+			       request->role, shown, strerror(-fd), request->option);
 	return accept_file(request, shown, fd, out, err);
 }
 
@@ -203,16 +212,17 @@ static int open_named_by_hand(const struct vd_open_request *request, struct vd_s
 	free(path);
 	vd_escape(shown, sizeof(shown), request->name, strlen(request->name));
 	if (fd < 0)
-		return vd_fail(err, code, "%s: cannot open the %s: %s", shown, request->role, strerror(code));
+		return vd_fail(err, code, "%s: cannot open the %s: %s", shown, request->role,
+			       strerror(code));
 	return accept_file(request, shown, fd, out, err);
 }
 
-static int open_here(void *context, const struct vd_open_request *request,
-		     struct vd_source **out, struct vd_error *err)
+static int open_here(void *context, const struct vd_open_request *request, struct vd_source **out,
+		     struct vd_error *err)
 {
 	(void)context;
-	return request->base ? open_named_by_image(request, out, err) :
-			       open_named_by_hand(request, out, err);
+	return request->base ? open_named_by_image(request, out, err)
+			     : open_named_by_hand(request, out, err);
 }
 
 const struct vd_opener vd_opener_here = { .open = open_here };

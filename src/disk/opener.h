@@ -14,27 +14,28 @@
 #include "source/source.h"
 
 enum vd_backing {
-	VD_BACKING_SAME_DIR,	/* inside the directory of the file that names it, same owner */
-	VD_BACKING_ANY,		/* any file or block device */
-	VD_BACKING_NONE,	/* no file that an image names */
+	VD_BACKING_SAME_DIR, /* inside the directory of the file that names it, same owner */
+	VD_BACKING_ANY, /* any file or block device */
+	VD_BACKING_NONE, /* no file that an image names */
 };
 
 struct vd_open_request {
 	const char *name;
-	const char *role;		/* "image", "backing file", "data file": for messages */
-	const char *option;		/* that names such a file by hand, or NULL: for messages */
-	const struct vd_source *base;	/* the file that names it; NULL: named by hand, no policy */
+	const char *role; /* "image", "backing file", "data file": for messages */
+	const char *option; /* that names such a file by hand, or NULL: for messages */
+	const struct vd_source *base; /* the file that names it; NULL: named by hand, no policy */
 	enum vd_backing policy;
-	uid_t owner;			/* same-dir: who must own the file */
+	uid_t owner; /* same-dir: who must own the file */
 };
 
 /*
  * Open the file as a source. Names by hand go through realpath() from the current directory.
  * Errors: -ENOENT and its like; -EXDEV: policy, outside the directory; -EPERM: policy, another
- * owner; -EACCES: policy none, or the kernel's; -EINVAL: a name or a kind of file that is never opened.
+ * owner; -EACCES: policy none, or the kernel's; -EINVAL: a name or a kind of file that is never
+ * opened.
  */
-typedef int vd_open_fn(void *context, const struct vd_open_request *request,
-		       struct vd_source **out, struct vd_error *err);
+typedef int vd_open_fn(void *context, const struct vd_open_request *request, struct vd_source **out,
+		       struct vd_error *err);
 
 struct vd_opener {
 	vd_open_fn *open;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Walking over a disk as holes and data: the interval map at its source. A byte is data unless it is known
- * to read as zero; a hole of the host file under raw bytes is a hole of the disk, and what cannot
- * be read is data.
+ * Walking over a disk as holes and data: the interval map at its source. A byte is data unless it
+ * is known to read as zero; a hole of the host file under raw bytes is a hole of the disk, and what
+ * cannot be read is data.
  *
  * A walk belongs to one thread. It remembers the last extent of the host file, so that a fragmented
  * disk in a dense file costs no system call a piece.
@@ -16,18 +16,18 @@
 
 struct vd_walk {
 	const struct vd_disk *disk;
-	uint64_t virt;			/* the next byte to tell of */
-	uint64_t bad_bytes;		/* told of so far that cannot be read */
+	uint64_t virt; /* the next byte to tell of */
+	uint64_t bad_bytes; /* told of so far that cannot be read */
 	struct vd_extent extents[VD_WALK_EXTENTS];
-	unsigned next, count;		/* extents not told of: [next, count) */
-	const struct vd_source *host;	/* of the remembered host extent; NULL: none */
+	unsigned next, count; /* extents not told of: [next, count) */
+	const struct vd_source *host; /* of the remembered host extent; NULL: none */
 	uint64_t host_start, host_end;
 	bool host_is_hole;
 };
 
 /* [start, end) is all hole or all data. Neighbours may be of one kind: the caller merges. */
 struct vd_piece {
-	uint64_t start, end;	/* virtual bytes */
+	uint64_t start, end; /* virtual bytes */
 	bool is_data;
 };
 

@@ -23,20 +23,20 @@
 #include "support/codec.h"
 
 enum vd_kind {
-	VD_ABSENT,	/* not in this layer: look below; at the bottom it reads as zeros */
-	VD_ZERO,	/* explicitly zero here, whatever lies below */
-	VD_RAW,		/* the bytes are in `from` at `where`, all of them inside that source */
-	VD_CODED,	/* one compressed unit: decode() expands it */
-	VD_BAD,		/* corrupt or unreadable metadata: counts as data, a read is EIO */
+	VD_ABSENT, /* not in this layer: look below; at the bottom it reads as zeros */
+	VD_ZERO, /* explicitly zero here, whatever lies below */
+	VD_RAW, /* the bytes are in `from` at `where`, all of them inside that source */
+	VD_CODED, /* one compressed unit: decode() expands it */
+	VD_BAD, /* corrupt or unreadable metadata: counts as data, a read is EIO */
 };
 
 /* What [start, start + length) of the virtual disk is in one layer. */
 struct vd_run {
-	uint64_t start, length;		/* virtual bytes; length > 0 */
+	uint64_t start, length; /* virtual bytes; length > 0 */
 	enum vd_kind kind;
-	uint32_t coded_bytes;		/* CODED: bytes of input at `where`, at least 1 */
-	const struct vd_source *from;	/* RAW, CODED */
-	uint64_t where;			/* RAW, CODED: host byte that start lies at */
+	uint32_t coded_bytes; /* CODED: bytes of input at `where`, at least 1 */
+	const struct vd_source *from; /* RAW, CODED */
+	uint64_t where; /* RAW, CODED: host byte that start lies at */
 };
 
 /* Where a driver puts its answer: see vd_runs_add(). */
@@ -50,10 +50,10 @@ struct vd_runs {
 
 /* The layer below, as the image names it. Names are owned: vd_parent_clear(). */
 struct vd_parent {
-	char *names[VD_PARENT_NAMES_MAX];	/* to be tried in this order; '/' separates */
-	unsigned count;				/* 0: the image stands alone */
-	const char *format;			/* as recorded, maybe unknown to us, or NULL; not owned */
-	bool check_uuid;			/* the right parent has this uuid */
+	char *names[VD_PARENT_NAMES_MAX]; /* to be tried in this order; '/' separates */
+	unsigned count; /* 0: the image stands alone */
+	const char *format; /* as recorded, maybe unknown to us, or NULL; not owned */
+	bool check_uuid; /* the right parent has this uuid */
 	uint8_t uuid[VD_UUID_BYTES];
 };
 
@@ -62,20 +62,20 @@ struct vd_format;
 /* One open layer. `state` belongs to the driver, all else is set by vd_image_open() and open(). */
 struct vd_image {
 	const struct vd_format *format;
-	struct vd_source *source;	/* the container file; owned */
-	struct vd_source *data;		/* QCOW2 external data file, or NULL; owned */
-	struct vd_cache *cache;		/* shared by all layers; not owned */
-	uint64_t size;			/* virtual bytes */
-	unsigned cluster_bits;		/* log2 of the cluster or block size */
-	const char *compression;	/* of compressed clusters: "zlib", "zstd"; NULL: none possible */
-	uint8_t uuid[VD_UUID_BYTES];	/* all zero when the format has none */
+	struct vd_source *source; /* the container file; owned */
+	struct vd_source *data; /* QCOW2 external data file, or NULL; owned */
+	struct vd_cache *cache; /* shared by all layers; not owned */
+	uint64_t size; /* virtual bytes */
+	unsigned cluster_bits; /* log2 of the cluster or block size */
+	const char *compression; /* of compressed clusters: "zlib", "zstd"; NULL: none possible */
+	uint8_t uuid[VD_UUID_BYTES]; /* all zero when the format has none */
 	void *state;
-	struct vd_log_once *corrupt;	/* what has been logged */
+	struct vd_log_once *corrupt; /* what has been logged */
 };
 
 /* How the caller wants an image opened. */
 struct vd_image_options {
-	const char *snapshot;		/* NAME or ID of an internal snapshot, or NULL: the active disk */
+	const char *snapshot; /* NAME or ID of an internal snapshot, or NULL: the active disk */
 };
 
 struct vd_format {

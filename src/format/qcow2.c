@@ -3,9 +3,9 @@
  * QCOW2: what lies at a virtual address, and decoding compressed clusters.
  *
  * An L1 entry gives an L2 table of one cluster, an L2 entry a cluster ("Cluster mapping" in QEMU's
- * docs/interop/qcow2). Reserved bits are ignored, as QEMU does. With extended L2 entries a cluster is 32 subclusters, each
- * of which is here, zero, or absent. With an external data file the guest's bytes lie there at
- * their guest offset, and offset 0 with the COPIED bit is a real place.
+ * docs/interop/qcow2). Reserved bits are ignored, as QEMU does. With extended L2 entries a cluster
+ * is 32 subclusters, each of which is here, zero, or absent. With an external data file the guest's
+ * bytes lie there at their guest offset, and offset 0 with the COPIED bit is a real place.
  *
  * The one place that decodes a table entry is cluster_map(). Threads: all is const after open.
  */
@@ -59,9 +59,9 @@ static const char *qcow2_data_name(const struct vd_image *image)
 /* Where we are in the tables, for messages; entry_host 0: at an L1 entry. */
 struct position {
 	const struct vd_image *image;
-	uint64_t virt;		/* of the cluster or the L2 table's span */
-	uint64_t length;	/* of it */
-	uint64_t entry_host;	/* where the entry stands in the file */
+	uint64_t virt; /* of the cluster or the L2 table's span */
+	uint64_t length; /* of it */
+	uint64_t entry_host; /* where the entry stands in the file */
 	uint64_t entry;
 };
 
@@ -71,10 +71,12 @@ static bool add_bad(const struct position *at, const char *table, const char *wh
 {
 	struct vd_run run = { .start = at->virt, .length = at->length, .kind = VD_BAD };
 
-	vd_log_once(at->image->corrupt, at->entry_host, "%s: QCOW2 %s entry 0x%016" PRIx64
-		    " at byte 0x%" PRIx64 " of the file: %s; %" PRIu64 " bytes of the disk from %" PRIu64
-		    " on read as an error", at->image->source->name, table, at->entry, at->entry_host,
-		    why, at->length, at->virt);
+	vd_log_once(at->image->corrupt, at->entry_host,
+		    "%s: QCOW2 %s entry 0x%016" PRIx64 " at byte 0x%" PRIx64
+		    " of the file: %s; %" PRIu64 " bytes of the disk from %" PRIu64
+		    " on read as an error",
+		    at->image->source->name, table, at->entry, at->entry_host, why, at->length,
+		    at->virt);
 	return vd_runs_add(runs, &run);
 }
 
@@ -121,10 +123,11 @@ static bool add_coded(const struct position *at, struct vd_runs *runs)
 	};
 
 	if (q->has_data_file)
-		return add_bad(at, "L2", "a compressed cluster in an image with an external data file",
-			       runs);
+		return add_bad(at, "L2",
+			       "a compressed cluster in an image with an external data file", runs);
 	if (host >= image->source->size)
-		return add_bad(at, "L2", "the compressed cluster lies past the end of the file", runs);
+		return add_bad(at, "L2", "the compressed cluster lies past the end of the file",
+			       runs);
 	return vd_runs_add(runs, &run);
 }
 
@@ -143,7 +146,9 @@ static const char *host_fault(const struct position *at, const struct vd_source 
 	return NULL;
 }
 
-/* An extended L2 entry: `bitmap` has a bit "allocated" (low half) and "zero" (high) a subcluster. */
+/*
+ * An extended L2 entry: `bitmap` has a bit "allocated" (low half) and "zero" (high) a subcluster.
+ */
 static bool subclusters_map(const struct position *at, bool allocated, uint64_t host,
 			    uint64_t bitmap, struct vd_runs *runs)
 {
@@ -157,14 +162,15 @@ static bool subclusters_map(const struct position *at, bool allocated, uint64_t 
 	if (here & zero)
 		return add_bad(at, "L2", "a subcluster is both allocated and zero", runs);
 	if (here && !allocated)
-		return add_bad(at, "L2", "a subcluster is allocated in a cluster that is not", runs);
+		return add_bad(at, "L2", "a subcluster is allocated in a cluster that is not",
+			       runs);
 	if (fault)
 		return add_bad(at, "L2", fault, runs);
 	for (unsigned i = 0; i < SUBCLUSTERS; i++) {
 		uint64_t virt = at->virt + i * bytes;
-		bool room = here >> i & 1 ? add_raw(from, virt, bytes, host + i * bytes, runs) :
-			    zero >> i & 1 ? add_plain(VD_ZERO, virt, bytes, runs) :
-					    add_plain(absent, virt, bytes, runs);
+		bool room = here >> i & 1   ? add_raw(from, virt, bytes, host + i * bytes, runs)
+			    : zero >> i & 1 ? add_plain(VD_ZERO, virt, bytes, runs)
+					    : add_plain(absent, virt, bytes, runs);
 
 		if (!room)
 			return false;
@@ -190,7 +196,8 @@ static bool cluster_map(const struct position *at, const uint8_t *bytes, struct 
 	if (at->entry & ENTRY_ZERO)
 		return add_plain(VD_ZERO, at->virt, at->length, runs);
 	if (!allocated)
-		return add_plain(q->data_file_raw ? VD_ZERO : VD_ABSENT, at->virt, at->length, runs);
+		return add_plain(q->data_file_raw ? VD_ZERO : VD_ABSENT, at->virt, at->length,
+				 runs);
 	fault = host_fault(at, from, host);
 	if (fault)
 		return add_bad(at, "L2", fault, runs);
@@ -310,13 +317,14 @@ static int qcow2_decode(const struct vd_image *image, const struct vd_run *run, 
 	r = vd_source_read(run->from, in, here, run->where);
 	if (r < 0)
 		return r;
-	r = q->zstd ? vd_unzstd(scratch, in, bytes, unit, (size_t)run->length) :
-		      vd_inflate(scratch, in, bytes, unit, (size_t)run->length);
+	r = q->zstd ? vd_unzstd(scratch, in, bytes, unit, (size_t)run->length)
+		    : vd_inflate(scratch, in, bytes, unit, (size_t)run->length);
 	if (r == -EIO)
-		vd_log_once(image->corrupt, run->where, "%s: the compressed cluster at byte 0x%" PRIx64
-			    " of the file (disk offset %" PRIu64 ") cannot be decompressed to %" PRIu64
-			    " bytes; it reads as an error", image->source->name, run->where,
-			    run->start, run->length);
+		vd_log_once(image->corrupt, run->where,
+			    "%s: the compressed cluster at byte 0x%" PRIx64
+			    " of the file (disk offset %" PRIu64
+			    ") cannot be decompressed to %" PRIu64 " bytes; it reads as an error",
+			    image->source->name, run->where, run->start, run->length);
 	return r;
 }
 

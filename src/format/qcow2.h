@@ -11,18 +11,18 @@
 struct qcow2 {
 	uint32_t version;
 	uint64_t cluster_bytes;
-	uint64_t incompatible, autoclear;	/* feature bits */
-	bool extended_l2;		/* 16-byte L2 entries with subcluster bitmaps */
-	bool has_data_file;		/* guest data is in image->data, at its guest offset */
-	bool data_file_raw;		/* that file alone is the disk: nothing shows through */
-	bool zstd;			/* else deflate */
+	uint64_t incompatible, autoclear; /* feature bits */
+	bool extended_l2; /* 16-byte L2 entries with subcluster bitmaps */
+	bool has_data_file; /* guest data is in image->data, at its guest offset */
+	bool data_file_raw; /* that file alone is the disk: nothing shows through */
+	bool zstd; /* else deflate */
 	uint64_t header_bytes;
-	uint64_t l1_host;		/* of the L1 table in use: active, or the snapshot's */
-	uint32_t l1_size;		/* entries */
-	unsigned l2_bits;		/* log2 of the entries of an L2 table */
-	unsigned l2_entry_bytes;	/* 8 or 16 */
-	unsigned l2_page_bits;		/* cache pages for L2 tables */
-	uint8_t *l1_alias;		/* a bit per L1 entry: its table belongs to an earlier one; or NULL */
+	uint64_t l1_host; /* of the L1 table in use: active, or the snapshot's */
+	uint32_t l1_size; /* entries */
+	unsigned l2_bits; /* log2 of the entries of an L2 table */
+	unsigned l2_entry_bytes; /* 8 or 16 */
+	unsigned l2_page_bits; /* cache pages for L2 tables */
+	uint8_t *l1_alias; /* a bit per L1 entry: its table belongs to an earlier one; or NULL */
 	char *backing_name, *backing_format, *data_name; /* or NULL */
 };
 

@@ -4,8 +4,8 @@
  * checked once, here. Section names are those of QEMU's docs/interop/qcow2.
  *
  * Oddities: version 2 images may carry the rest of a version 3 header after byte 72, which means
- * nothing. Refcounts are not looked at: a reader has no use for them. The size may be any
- * number of bytes. A disk's L1 table may be longer than the disk (saved machine states lie after it).
+ * nothing. Refcounts are not looked at: a reader has no use for them. The size may be any number of
+ * bytes. A disk's L1 table may be longer than the disk (saved machine states lie after it).
  */
 #include "config.h"
 
@@ -80,21 +80,26 @@ static int header_read(struct vd_image *image, struct header *header, struct vd_
 
 	memset(header, 0, sizeof(*header));
 	if (bytes < HEADER_BYTES_V2)
-		return vd_fail(err, EINVAL, "%s: the file has %" PRIu64 " bytes, less than a QCOW2 header (72)",
+		return vd_fail(err, EINVAL,
+			       "%s: the file has %" PRIu64 " bytes, less than a QCOW2 header (72)",
 			       source->name, source->size);
 	r = vd_source_read(source, header->bytes, (size_t)bytes, 0);
 	if (r < 0)
 		return vd_fail(err, -r, "%s: cannot read the QCOW2 header: %s", source->name,
 			       strerror(-r));
 	if (memcmp(header->bytes, QCOW2_MAGIC, 4) != 0)
-		return vd_fail(err, EINVAL, "%s: not a QCOW2 image (no magic at byte 0)", source->name);
+		return vd_fail(err, EINVAL, "%s: not a QCOW2 image (no magic at byte 0)",
+			       source->name);
 	q->version = get_be32(header->bytes + HEADER_VERSION);
 	if (q->version != 2 && q->version != 3)
-		return vd_fail(err, ENOTSUP, "%s: QCOW2 version is %" PRIu32 "; vdifs reads 2 and 3",
+		return vd_fail(err, ENOTSUP,
+			       "%s: QCOW2 version is %" PRIu32 "; vdifs reads 2 and 3",
 			       source->name, q->version);
 	if (q->version == 3 && bytes < HEADER_BYTES_V3)
-		return vd_fail(err, EINVAL, "%s: the file has %" PRIu64
-			       " bytes, less than a QCOW2 version 3 header (104)", source->name, bytes);
+		return vd_fail(err, EINVAL,
+			       "%s: the file has %" PRIu64
+			       " bytes, less than a QCOW2 version 3 header (104)",
+			       source->name, bytes);
 	return 0;
 }
 
@@ -108,26 +113,32 @@ static int header_check(struct vd_image *image, const struct header *header, str
 
 	image->cluster_bits = get_be32(bytes + HEADER_CLUSTER_BITS);
 	if (image->cluster_bits < CLUSTER_BITS_MIN || image->cluster_bits > CLUSTER_BITS_MAX)
-		return vd_fail(err, EINVAL, "%s: QCOW2 cluster_bits is %u; it must be 9 to 21", name,
-			       image->cluster_bits);
+		return vd_fail(err, EINVAL, "%s: QCOW2 cluster_bits is %u; it must be 9 to 21",
+			       name, image->cluster_bits);
 	q->cluster_bytes = (uint64_t)1 << image->cluster_bits;
 	q->header_bytes = q->version == 3 ? get_be32(bytes + HEADER_LENGTH) : HEADER_BYTES_V2;
 	if (q->version == 3 && q->header_bytes < HEADER_BYTES_V3)
-		return vd_fail(err, EINVAL, "%s: QCOW2 header_length is %" PRIu64 "; it must be at least 104",
+		return vd_fail(err, EINVAL,
+			       "%s: QCOW2 header_length is %" PRIu64 "; it must be at least 104",
 			       name, q->header_bytes);
 	if (q->header_bytes > q->cluster_bytes)
-		return vd_fail(err, EINVAL, "%s: QCOW2 header_length is %" PRIu64 ", more than a cluster (%" PRIu64
-			       ")", name, q->header_bytes, q->cluster_bytes);
+		return vd_fail(err, EINVAL,
+			       "%s: QCOW2 header_length is %" PRIu64
+			       ", more than a cluster (%" PRIu64 ")",
+			       name, q->header_bytes, q->cluster_bytes);
 	image->size = get_be64(bytes + HEADER_SIZE);
 	if (image->size > INT64_MAX)
-		return vd_fail(err, EFBIG, "%s: QCOW2 size is %" PRIu64 " bytes, more than a file can have", name,
-			       image->size);
+		return vd_fail(err, EFBIG,
+			       "%s: QCOW2 size is %" PRIu64 " bytes, more than a file can have",
+			       name, image->size);
 	if (crypt == 1 || crypt == 2)
-		return vd_fail(err, ENOTSUP, "%s: the image is encrypted with %s (crypt_method %" PRIu32
-			       "); decrypt it first with qemu-img convert", name, crypt == 1 ? "AES" : "LUKS",
-			       crypt);
+		return vd_fail(err, ENOTSUP,
+			       "%s: the image is encrypted with %s (crypt_method %" PRIu32
+			       "); decrypt it first with qemu-img convert",
+			       name, crypt == 1 ? "AES" : "LUKS", crypt);
 	if (crypt != 0)
-		return vd_fail(err, EINVAL, "%s: QCOW2 crypt_method is %" PRIu32 "; the image is damaged", name,
+		return vd_fail(err, EINVAL,
+			       "%s: QCOW2 crypt_method is %" PRIu32 "; the image is damaged", name,
 			       crypt);
 	if (q->version == 3) {
 		q->incompatible = get_be64(bytes + HEADER_INCOMPATIBLE);
@@ -141,7 +152,8 @@ static int string_take(const struct vd_image *image, const char *field, const ui
 		       size_t bytes, char **out, struct vd_error *err)
 {
 	if (memchr(from, '\0', bytes))
-		return vd_fail(err, EINVAL, "%s: QCOW2 %s has a NUL byte in it; the image is damaged",
+		return vd_fail(err, EINVAL,
+			       "%s: QCOW2 %s has a NUL byte in it; the image is damaged",
 			       image->source->name, field);
 	free(*out);
 	*out = strndup((const char *)from, bytes);
@@ -153,7 +165,8 @@ static int features_refuse(const struct vd_image *image, uint64_t unknown, const
 			   size_t table_bytes, struct vd_error *err)
 {
 	const char *between = " ";
-	int r = vd_fail(err, ENOTSUP, "%s: the image needs QCOW2 features that vdifs does not know:",
+	int r = vd_fail(err, ENOTSUP,
+			"%s: the image needs QCOW2 features that vdifs does not know:",
 			image->source->name);
 
 	for (unsigned bit = 0; bit < 64; bit++) {
@@ -181,14 +194,18 @@ static int extension_take(struct vd_image *image, uint32_t type, const uint8_t *
 	struct qcow2 *q = image->state;
 
 	if (type == EXTENSION_BACKING_FORMAT && length > FORMAT_NAME_MAX)
-		return vd_fail(err, EINVAL, "%s: QCOW2 backing format name has %" PRIu32
-			       " bytes; at most 15 are allowed", image->source->name, length);
+		return vd_fail(err, EINVAL,
+			       "%s: QCOW2 backing format name has %" PRIu32
+			       " bytes; at most 15 are allowed",
+			       image->source->name, length);
 	if (type == EXTENSION_BACKING_FORMAT)
 		return string_take(image, "backing format name", data, length, &q->backing_format,
 				   err);
 	if (type == EXTENSION_DATA_FILE && length > BACKING_NAME_MAX)
-		return vd_fail(err, EINVAL, "%s: QCOW2 data file name has %" PRIu32
-			       " bytes; at most 1023 are allowed", image->source->name, length);
+		return vd_fail(err, EINVAL,
+			       "%s: QCOW2 data file name has %" PRIu32
+			       " bytes; at most 1023 are allowed",
+			       image->source->name, length);
 	if (type == EXTENSION_DATA_FILE)
 		return string_take(image, "data file name", data, length, &q->data_name, err);
 	return 0;
@@ -214,9 +231,11 @@ static int extensions_read(struct vd_image *image, const uint8_t *first, uint64_
 		if (type == EXTENSION_END)
 			break;
 		if (!vd_inside(at + 8, length, bytes))
-			return vd_fail(err, EINVAL, "%s: QCOW2 header extension 0x%08" PRIx32 " has length %" PRIu32
-				       ", more than its place; the image is damaged", image->source->name,
-				       type, length);
+			return vd_fail(err, EINVAL,
+				       "%s: QCOW2 header extension 0x%08" PRIx32
+				       " has length %" PRIu32
+				       ", more than its place; the image is damaged",
+				       image->source->name, type, length);
 		if (type == EXTENSION_FEATURES) {
 			features = first + at + 8;
 			features_bytes = length;
@@ -244,15 +263,20 @@ static int first_cluster_read(struct vd_image *image, const struct header *heade
 	int r;
 
 	if (backing > q->cluster_bytes)
-		return vd_fail(err, EINVAL, "%s: QCOW2 backing_file_offset is 0x%" PRIx64
-			       ", outside the first cluster; the image is damaged", name, backing);
+		return vd_fail(err, EINVAL,
+			       "%s: QCOW2 backing_file_offset is 0x%" PRIx64
+			       ", outside the first cluster; the image is damaged",
+			       name, backing);
 	if (backing != 0 && length > BACKING_NAME_MAX)
-		return vd_fail(err, EINVAL, "%s: QCOW2 backing_file_size is %" PRIu32
-			       "; at most 1023 bytes are allowed", name, length);
+		return vd_fail(err, EINVAL,
+			       "%s: QCOW2 backing_file_size is %" PRIu32
+			       "; at most 1023 bytes are allowed",
+			       name, length);
 	if (backing != 0 && !vd_inside(backing, length, bytes))
-		return vd_fail(err, EINVAL, "%s: QCOW2 backing_file_size is %" PRIu32 " at 0x%" PRIx64
-			       ": the name leaves the first cluster; the image is damaged", name, length,
-			       backing);
+		return vd_fail(err, EINVAL,
+			       "%s: QCOW2 backing_file_size is %" PRIu32 " at 0x%" PRIx64
+			       ": the name leaves the first cluster; the image is damaged",
+			       name, length, backing);
 	first = malloc((size_t)bytes);
 	if (!first)
 		return vd_fail(err, ENOMEM, "out of memory");
@@ -268,8 +292,7 @@ static int first_cluster_read(struct vd_image *image, const struct header *heade
 	return r;
 }
 
-static int features_check(struct vd_image *image, const struct header *header,
-			  struct vd_error *err)
+static int features_check(struct vd_image *image, const struct header *header, struct vd_error *err)
 {
 	const char *name = image->source->name;
 	struct qcow2 *q = image->state;
@@ -278,26 +301,35 @@ static int features_check(struct vd_image *image, const struct header *header,
 	bool bit = q->incompatible & INCOMPATIBLE_COMPRESSION;
 
 	if (compression > 1)
-		return vd_fail(err, ENOTSUP, "%s: QCOW2 compression_type is %u; vdifs knows 0 (zlib) and 1 "
-			       "(zstd)", name, compression);
+		return vd_fail(err, ENOTSUP,
+			       "%s: QCOW2 compression_type is %u; vdifs knows 0 (zlib) and 1 "
+			       "(zstd)",
+			       name, compression);
 	if (bit != (compression != 0))
-		return vd_fail(err, EINVAL, "%s: QCOW2 compression_type is %u, but its incompatible feature bit "
-			       "3 is %sset; the image is damaged", name, compression, bit ? "" : "not ");
+		return vd_fail(err, EINVAL,
+			       "%s: QCOW2 compression_type is %u, but its incompatible feature bit "
+			       "3 is %sset; the image is damaged",
+			       name, compression, bit ? "" : "not ");
 	q->zstd = compression == 1;
 	image->compression = q->zstd ? "zstd" : "zlib";
 	q->extended_l2 = q->incompatible & INCOMPATIBLE_EXTENDED_L2;
 	if (q->extended_l2 && image->cluster_bits < EXTENDED_L2_CLUSTER_BITS_MIN)
-		return vd_fail(err, EINVAL, "%s: QCOW2 cluster_bits is %u; with extended L2 entries it must be "
-			       "14 to 21", name, image->cluster_bits);
+		return vd_fail(err, EINVAL,
+			       "%s: QCOW2 cluster_bits is %u; with extended L2 entries it must be "
+			       "14 to 21",
+			       name, image->cluster_bits);
 	q->has_data_file = q->incompatible & INCOMPATIBLE_DATA_FILE;
 	q->data_file_raw = q->has_data_file && (q->autoclear & AUTOCLEAR_DATA_FILE_RAW);
 	if (q->incompatible & INCOMPATIBLE_CORRUPT)
-		vd_log(LOG_WARNING, "%s: the image is marked as corrupt; reading what can be read (qemu-img "
-		       "check -r all mends it)", name);
+		vd_log(LOG_WARNING,
+		       "%s: the image is marked as corrupt; reading what can be read (qemu-img "
+		       "check -r all mends it)",
+		       name);
 	q->l2_entry_bytes = q->extended_l2 ? 16 : 8;
 	q->l2_bits = image->cluster_bits - (q->extended_l2 ? 4 : 3);
-	q->l2_page_bits = image->cluster_bits < 12 ? 12 : image->cluster_bits > 16 ? 16 :
-									    image->cluster_bits;
+	q->l2_page_bits = image->cluster_bits < 12   ? 12
+			  : image->cluster_bits > 16 ? 16
+						     : image->cluster_bits;
 	return 0;
 }
 
@@ -310,19 +342,27 @@ static int l1_check(struct vd_image *image, const char *which, struct vd_error *
 	uint64_t need = vd_div_up(image->size, qcow2_l1_span(q));
 
 	if (bytes > L1_BYTES_MAX)
-		return vd_fail(err, EFBIG, "%s: QCOW2 %sl1_size is %" PRIu32 " entries; the limit is 4194304 "
-			       "(32 MiB)", name, which, q->l1_size);
+		return vd_fail(err, EFBIG,
+			       "%s: QCOW2 %sl1_size is %" PRIu32 " entries; the limit is 4194304 "
+			       "(32 MiB)",
+			       name, which, q->l1_size);
 	if (need > q->l1_size)
-		return vd_fail(err, EINVAL, "%s: QCOW2 %sl1_size is %" PRIu32 " entries, but a disk of %" PRIu64
-			       " bytes needs %" PRIu64 "; the image is damaged", name, which, q->l1_size,
-			       image->size, need);
+		return vd_fail(err, EINVAL,
+			       "%s: QCOW2 %sl1_size is %" PRIu32 " entries, but a disk of %" PRIu64
+			       " bytes needs %" PRIu64 "; the image is damaged",
+			       name, which, q->l1_size, image->size, need);
 	if (q->l1_size > 0 && q->l1_host % q->cluster_bytes != 0)
-		return vd_fail(err, EINVAL, "%s: QCOW2 %sl1_table_offset is 0x%" PRIx64
-			       ", not aligned to a cluster; the image is damaged", name, which, q->l1_host);
+		return vd_fail(err, EINVAL,
+			       "%s: QCOW2 %sl1_table_offset is 0x%" PRIx64
+			       ", not aligned to a cluster; the image is damaged",
+			       name, which, q->l1_host);
 	if (!vd_inside(q->l1_host, bytes, image->source->size))
-		return vd_fail(err, EINVAL, "%s: QCOW2 %sl1_table_offset is 0x%" PRIx64 " with l1_size %" PRIu32
-			       ": the table ends past the end of the file; the image is damaged or cut "
-			       "short", name, which, q->l1_host, q->l1_size);
+		return vd_fail(
+			err, EINVAL,
+			"%s: QCOW2 %sl1_table_offset is 0x%" PRIx64 " with l1_size %" PRIu32
+			": the table ends past the end of the file; the image is damaged or cut "
+			"short",
+			name, which, q->l1_host, q->l1_size);
 	q->l1_size = (uint32_t)need; /* what lies behind the disk is no part of it */
 	return 0;
 }
@@ -348,8 +388,8 @@ static int l1_scan_page(struct vd_image *image, const uint8_t *entries, uint32_t
 
 /*
  * Find L1 entries that share an L2 table. A valid image has none; a hostile one could have four
- * million, so that walking the disk would read the same table for hours. Done here, not when such an
- * entry is met, so that the answer does not depend on what was read before.
+ * million, so that walking the disk would read the same table for hours. Done here, not when such
+ * an entry is met, so that the answer does not depend on what was read before.
  */
 static int l1_scan(struct vd_image *image, struct vd_error *err)
 {
@@ -375,8 +415,8 @@ static int l1_scan(struct vd_image *image, struct vd_error *err)
 	}
 	vd_overlap_free(&set);
 	if (r < 0)
-		return vd_fail(err, -r, "%s: cannot read the QCOW2 L1 table: %s", image->source->name,
-			       strerror(-r));
+		return vd_fail(err, -r, "%s: cannot read the QCOW2 L1 table: %s",
+			       image->source->name, strerror(-r));
 	return 0;
 }
 
@@ -398,9 +438,10 @@ static int snapshot_match(const struct qcow2_snapshot *snapshot, void *data)
 		return 0;
 	if (strcmp(search->by_name ? snapshot->name : snapshot->id, search->wanted) != 0) {
 		if (search->by_name)
-			vd_error_add(search->seen, " %s=%s", vd_escape(id, sizeof(id), snapshot->id,
-				     strlen(snapshot->id)), vd_escape(name, sizeof(name),
-				     snapshot->name, strlen(snapshot->name)));
+			vd_error_add(search->seen, " %s=%s",
+				     vd_escape(id, sizeof(id), snapshot->id, strlen(snapshot->id)),
+				     vd_escape(name, sizeof(name), snapshot->name,
+					       strlen(snapshot->name)));
 		return 0;
 	}
 	q->l1_host = snapshot->l1_host;
@@ -413,8 +454,8 @@ static int snapshot_match(const struct qcow2_snapshot *snapshot, void *data)
  * Walk the snapshot table, which proves that it is whole, and switch to the wanted snapshot's L1
  * table. An ID counts before a name, as in QEMU.
  */
-static int snapshot_choose(struct vd_image *image, const struct header *header,
-			   const char *wanted, struct vd_error *err)
+static int snapshot_choose(struct vd_image *image, const struct header *header, const char *wanted,
+			   struct vd_error *err)
 {
 	struct vd_error seen = { "" };
 	struct snapshot_search search = { .wanted = wanted, .image = image, .seen = &seen };
@@ -431,12 +472,12 @@ static int snapshot_choose(struct vd_image *image, const struct header *header,
 	if (r != 0)
 		return r < 0 ? r : 0;
 	vd_escape(name, sizeof(name), wanted, strlen(wanted));
-	return vd_fail(err, ENOENT, "%s: no snapshot has the ID or name '%s' (--snapshot); the image has%s",
+	return vd_fail(err, ENOENT,
+		       "%s: no snapshot has the ID or name '%s' (--snapshot); the image has%s",
 		       image->source->name, name, count ? seen.text : " none");
 }
 
-int qcow2_open(struct vd_image *image, const struct vd_image_options *options,
-	       struct vd_error *err)
+int qcow2_open(struct vd_image *image, const struct vd_image_options *options, struct vd_error *err)
 {
 	struct header header;
 	struct qcow2 *q = calloc(1, sizeof(*q));

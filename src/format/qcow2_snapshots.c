@@ -43,7 +43,8 @@ static int entry_visit(const struct vd_image *image, uint32_t index, uint64_t *h
 	int r;
 
 	if (!vd_inside(*host, ENTRY_BYTES, source->size))
-		return vd_fail(err, EINVAL, "%s: QCOW2 snapshot table entry %" PRIu32 " at 0x%" PRIx64
+		return vd_fail(err, EINVAL,
+			       "%s: QCOW2 snapshot table entry %" PRIu32 " at 0x%" PRIx64
 			       " ends past the end of the file; the image is damaged or cut short",
 			       source->name, index, *host);
 	r = vd_source_read(source, entry, ENTRY_BYTES, *host);
@@ -53,11 +54,14 @@ static int entry_visit(const struct vd_image *image, uint32_t index, uint64_t *h
 	name_bytes = get_be16(entry + ENTRY_NAME_BYTES);
 	extra_bytes = get_be32(entry + ENTRY_EXTRA_BYTES);
 	if (extra_bytes > EXTRA_BYTES_MAX)
-		return vd_fail(err, EINVAL, "%s: QCOW2 snapshot table entry %" PRIu32 " has extra_data_size %" PRIu32
-			       "; at most 1024 are allowed", source->name, index, extra_bytes);
+		return vd_fail(err, EINVAL,
+			       "%s: QCOW2 snapshot table entry %" PRIu32
+			       " has extra_data_size %" PRIu32 "; at most 1024 are allowed",
+			       source->name, index, extra_bytes);
 	variable = extra_bytes + id_bytes + name_bytes;
 	if (!vd_inside(*host + ENTRY_BYTES, variable, source->size))
-		return vd_fail(err, EINVAL, "%s: QCOW2 snapshot table entry %" PRIu32 " at 0x%" PRIx64
+		return vd_fail(err, EINVAL,
+			       "%s: QCOW2 snapshot table entry %" PRIu32 " at 0x%" PRIx64
 			       " ends past the end of the file; the image is damaged or cut short",
 			       source->name, index, *host);
 	r = vd_source_read(source, buffer, variable, *host + ENTRY_BYTES);
@@ -72,16 +76,18 @@ static int entry_visit(const struct vd_image *image, uint32_t index, uint64_t *h
 	snapshot = (struct qcow2_snapshot){
 		.l1_host = get_be64(entry + ENTRY_L1_OFFSET),
 		.l1_size = get_be32(entry + ENTRY_L1_SIZE),
-		.disk_bytes = extra_bytes >= EXTRA_DISK_SIZE + 8 ?
-				      get_be64(buffer + EXTRA_DISK_SIZE) : image->size,
+		.disk_bytes = extra_bytes >= EXTRA_DISK_SIZE + 8
+				      ? get_be64(buffer + EXTRA_DISK_SIZE)
+				      : image->size,
 		.id = id,
 		.name = name,
 	};
 	*host += vd_div_up(ENTRY_BYTES + variable, 8) * 8;
 	if (snapshot.disk_bytes > INT64_MAX)
-		return vd_fail(err, EFBIG, "%s: QCOW2 snapshot table entry %" PRIu32 " has disk size %" PRIu64
-			       " bytes, more than a file can have", source->name, index,
-			       snapshot.disk_bytes);
+		return vd_fail(err, EFBIG,
+			       "%s: QCOW2 snapshot table entry %" PRIu32 " has disk size %" PRIu64
+			       " bytes, more than a file can have",
+			       source->name, index, snapshot.disk_bytes);
 	return fn(&snapshot, data);
 fail:
 	return vd_fail(err, -r, "%s: cannot read the QCOW2 snapshot table: %s", source->name,
@@ -97,19 +103,23 @@ int qcow2_snapshots(const struct vd_image *image, uint32_t count, uint64_t table
 	int r = 0;
 
 	if (count > SNAPSHOTS_MAX)
-		return vd_fail(err, EFBIG, "%s: QCOW2 nb_snapshots is %" PRIu32 "; the limit is 65536",
+		return vd_fail(err, EFBIG,
+			       "%s: QCOW2 nb_snapshots is %" PRIu32 "; the limit is 65536",
 			       image->source->name, count);
 	if (count > 0 && table_host % q->cluster_bytes != 0)
-		return vd_fail(err, EINVAL, "%s: QCOW2 snapshots_offset is 0x%" PRIx64
-			       ", not aligned to a cluster; the image is damaged", image->source->name,
-			       table_host);
+		return vd_fail(err, EINVAL,
+			       "%s: QCOW2 snapshots_offset is 0x%" PRIx64
+			       ", not aligned to a cluster; the image is damaged",
+			       image->source->name, table_host);
 	buffer = malloc(VARIABLE_BYTES_MAX);
 	if (!buffer)
 		return vd_fail(err, ENOMEM, "out of memory");
 	for (uint32_t i = 0; i < count && r == 0; i++) {
 		if (host - table_host > TABLE_BYTES_MAX)
-			r = vd_fail(err, EFBIG, "%s: QCOW2 snapshot table has more than 64 MiB; the image is "
-				    "damaged", image->source->name);
+			r = vd_fail(err, EFBIG,
+				    "%s: QCOW2 snapshot table has more than 64 MiB; the image is "
+				    "damaged",
+				    image->source->name);
 		else
 			r = entry_visit(image, i, &host, buffer, fn, data, err);
 	}

@@ -30,8 +30,7 @@ static int raw_open(struct vd_image *image, const struct vd_image_options *optio
 	return 0;
 }
 
-static int raw_map(const struct vd_image *image, uint64_t virt, uint64_t want,
-		   struct vd_runs *runs)
+static int raw_map(const struct vd_image *image, uint64_t virt, uint64_t want, struct vd_runs *runs)
 {
 	struct vd_run run = { .length = image->size, .kind = VD_RAW, .from = image->source };
 

@@ -71,20 +71,27 @@ int vd_format_probe(const struct vd_source *source, const char *option,
 	const char *name = foreign_name(source);
 
 	if (name)
-		return vd_fail(err, ENOTSUP, "%s: this is a %s image, which vdifs does not read; convert it "
-			       "with qemu-img convert", source->name, name);
+		return vd_fail(err, ENOTSUP,
+			       "%s: this is a %s image, which vdifs does not read; convert it "
+			       "with qemu-img convert",
+			       source->name, name);
 	for (size_t i = 0; i < FORMATS; i++) {
 		if (!formats[i]->probe(source))
 			continue;
 		if (found)
-			return vd_fail(err, EINVAL, "%s: looks like %s and like %s at once, which is how attacks "
-				       "look; say which with %s=%s or %s=%s", source->name, found->name,
-				       formats[i]->name, option, found->name, option, formats[i]->name);
+			return vd_fail(
+				err, EINVAL,
+				"%s: looks like %s and like %s at once, which is how attacks "
+				"look; say which with %s=%s or %s=%s",
+				source->name, found->name, formats[i]->name, option, found->name,
+				option, formats[i]->name);
 		found = formats[i];
 	}
 	if (!found)
-		return vd_fail(err, EINVAL, "%s: neither a QCOW2 nor a VHD image (no magic found); a raw disk "
-			       "needs %s=raw", source->name, option);
+		return vd_fail(err, EINVAL,
+			       "%s: neither a QCOW2 nor a VHD image (no magic found); a raw disk "
+			       "needs %s=raw",
+			       source->name, option);
 	*out = found;
 	return 0;
 }

@@ -4,9 +4,9 @@
  * Microsoft's "Virtual Hard Disk Image Format Specification" 1.0 and what its writers really do.
  *
  * All integers are big-endian, but the UTF-16 names in parent locators are little-endian. A footer
- * of 512 bytes ends the file; old Virtual PC wrote 511. A dynamic or differencing image has a copy of it at 0,
- * which is trusted only if the tail is damaged: a guest can write a footer to the first sector of
- * a fixed disk. The virtual size is current_size, whatever the geometry says.
+ * of 512 bytes ends the file; old Virtual PC wrote 511. A dynamic or differencing image has a copy
+ * of it at 0, which is trusted only if the tail is damaged: a guest can write a footer to the first
+ * sector of a fixed disk. The virtual size is current_size, whatever the geometry says.
  *
  * The block allocation table (BAT) gives the first sector of each block: a sector bitmap, rounded
  * up to whole sectors, then the data. A clear bit (most significant bit first) means zeros in a
@@ -66,14 +66,14 @@ enum { TYPE_FIXED = 2, TYPE_DYNAMIC = 3, TYPE_DIFFERENCING = 4 };
 
 struct vhd {
 	uint32_t type;
-	uint64_t data_end;	/* host: guest data ends here, at the footer or the end of file */
-	uint64_t header_host;	/* of the dynamic header */
-	uint64_t table_host;	/* of the BAT */
+	uint64_t data_end; /* host: guest data ends here, at the footer or the end of file */
+	uint64_t header_host; /* of the dynamic header */
+	uint64_t table_host; /* of the BAT */
 	uint64_t table_bytes;
 	uint32_t entries;
 	uint64_t block_bytes;
-	uint64_t bitmap_bytes;	/* of one block's bitmap, whole sectors */
-	uint8_t *overlaps;	/* a bit per block: it lies on an earlier one; or NULL */
+	uint64_t bitmap_bytes; /* of one block's bitmap, whole sectors */
+	uint8_t *overlaps; /* a bit per block: it lies on an earlier one; or NULL */
 	uint8_t header[HEADER_BYTES];
 };
 
@@ -153,8 +153,10 @@ static bool vhd_probe(const struct vd_source *source)
 static int footer_find(const struct vd_source *source, uint8_t *footer, uint64_t *data_end,
 		       struct vd_error *err)
 {
-	int r = vd_fail(err, EINVAL, "%s: no VHD footer (cookie \"conectix\") in its last 512 or 511 "
-			"bytes, nor a copy at byte 0", source->name);
+	int r = vd_fail(err, EINVAL,
+			"%s: no VHD footer (cookie \"conectix\") in its last 512 or 511 "
+			"bytes, nor a copy at byte 0",
+			source->name);
 	bool complained = false;
 
 	for (size_t place = 0; place < FOOTER_PLACES; place++) {
@@ -168,10 +170,13 @@ static int footer_find(const struct vd_source *source, uint8_t *footer, uint64_t
 		type = get_be32(footer + FOOTER_TYPE);
 		if (stored != computed && !footer_is_hidden_tap(footer)) {
 			if (!complained)
-				r = vd_fail(err, EINVAL, "%s: VHD %s has a wrong checksum (0x%08" PRIx32
-					    ", the bytes give 0x%08" PRIx32 ") and no valid copy exists; "
-					    "the image is damaged", source->name,
-					    footer_places[place].name, stored, computed);
+				r = vd_fail(err, EINVAL,
+					    "%s: VHD %s has a wrong checksum (0x%08" PRIx32
+					    ", the bytes give 0x%08" PRIx32
+					    ") and no valid copy exists; "
+					    "the image is damaged",
+					    source->name, footer_places[place].name, stored,
+					    computed);
 			complained = true;
 			continue;
 		}
@@ -191,23 +196,33 @@ static int footer_check(struct vd_image *image, const uint8_t *footer, struct vd
 	uint32_t version = get_be32(footer + FOOTER_VERSION);
 
 	if (memcmp(footer, "v_poison", 8) == 0)
-		return vd_fail(err, EINVAL, "%s: this VHD is marked as disabled (cookie \"v_poison\"): its "
-			       "writer was interrupted", name);
+		return vd_fail(err, EINVAL,
+			       "%s: this VHD is marked as disabled (cookie \"v_poison\"): its "
+			       "writer was interrupted",
+			       name);
 	if (version >> 16 != 1)
-		return vd_fail(err, ENOTSUP, "%s: VHD file format version is 0x%08" PRIx32
-			       "; vdifs reads 0x00010000", name, version);
+		return vd_fail(err, ENOTSUP,
+			       "%s: VHD file format version is 0x%08" PRIx32
+			       "; vdifs reads 0x00010000",
+			       name, version);
 	vhd->type = get_be32(footer + FOOTER_TYPE);
 	if (vhd->type != TYPE_FIXED && vhd->type != TYPE_DYNAMIC && vhd->type != TYPE_DIFFERENCING)
-		return vd_fail(err, EINVAL, "%s: VHD disk type is %" PRIu32 "; vdifs reads 2 (fixed), 3 "
-			       "(dynamic) and 4 (differencing)", name, vhd->type);
+		return vd_fail(err, EINVAL,
+			       "%s: VHD disk type is %" PRIu32 "; vdifs reads 2 (fixed), 3 "
+			       "(dynamic) and 4 (differencing)",
+			       name, vhd->type);
 	image->size = get_be64(footer + FOOTER_CURRENT_SIZE);
 	memcpy(image->uuid, footer + FOOTER_UUID, VD_UUID_BYTES);
 	if (image->size > INT64_MAX)
-		return vd_fail(err, EFBIG, "%s: VHD current_size is %" PRIu64 " bytes, more than a file can "
-			       "have", name, image->size);
+		return vd_fail(err, EFBIG,
+			       "%s: VHD current_size is %" PRIu64 " bytes, more than a file can "
+			       "have",
+			       name, image->size);
 	if (vhd->type != TYPE_FIXED && image->size > DYNAMIC_SIZE_MAX)
-		return vd_fail(err, EFBIG, "%s: VHD current_size is %" PRIu64 " bytes; the format's limit is "
-			       "%" PRIu64 " (2040 GiB)", name, image->size, DYNAMIC_SIZE_MAX);
+		return vd_fail(err, EFBIG,
+			       "%s: VHD current_size is %" PRIu64 " bytes; the format's limit is "
+			       "%" PRIu64 " (2040 GiB)",
+			       name, image->size, DYNAMIC_SIZE_MAX);
 	return 0;
 }
 
@@ -221,27 +236,37 @@ static int header_read(struct vd_image *image, uint64_t host, struct vd_error *e
 	int r;
 
 	if (!vd_inside(host, HEADER_BYTES, image->source->size))
-		return vd_fail(err, EINVAL, "%s: VHD data_offset is 0x%" PRIx64 ": the dynamic header would "
-			       "end past the end of the file; the image is damaged or cut short", name, host);
+		return vd_fail(err, EINVAL,
+			       "%s: VHD data_offset is 0x%" PRIx64 ": the dynamic header would "
+			       "end past the end of the file; the image is damaged or cut short",
+			       name, host);
 	r = vd_source_read(image->source, header, HEADER_BYTES, host);
 	if (r < 0)
-		return vd_fail(err, -r, "%s: cannot read the VHD dynamic header: %s", name, strerror(-r));
+		return vd_fail(err, -r, "%s: cannot read the VHD dynamic header: %s", name,
+			       strerror(-r));
 	if (memcmp(header, "cxsparse", 8) != 0)
-		return vd_fail(err, EINVAL, "%s: no VHD dynamic header (cookie \"cxsparse\") at data_offset "
-			       "0x%" PRIx64, name, host);
+		return vd_fail(err, EINVAL,
+			       "%s: no VHD dynamic header (cookie \"cxsparse\") at data_offset "
+			       "0x%" PRIx64,
+			       name, host);
 	stored = get_be32(header + HEADER_CHECKSUM);
 	computed = vhd_checksum(header, HEADER_BYTES, HEADER_CHECKSUM);
 	if (stored != computed)
-		return vd_fail(err, EINVAL, "%s: VHD dynamic header has a wrong checksum (0x%08" PRIx32
-			       ", the bytes give 0x%08" PRIx32 "); the image is damaged", name, stored,
-			       computed);
+		return vd_fail(err, EINVAL,
+			       "%s: VHD dynamic header has a wrong checksum (0x%08" PRIx32
+			       ", the bytes give 0x%08" PRIx32 "); the image is damaged",
+			       name, stored, computed);
 	if (get_be32(header + HEADER_VERSION) >> 16 != 1)
-		return vd_fail(err, ENOTSUP, "%s: VHD dynamic header version is 0x%08" PRIx32
-			       "; vdifs reads 0x00010000", name, get_be32(header + HEADER_VERSION));
+		return vd_fail(err, ENOTSUP,
+			       "%s: VHD dynamic header version is 0x%08" PRIx32
+			       "; vdifs reads 0x00010000",
+			       name, get_be32(header + HEADER_VERSION));
 	block = get_be32(header + HEADER_BLOCK_SIZE);
 	if (!vd_is_power_of_two(block) || block < VD_SECTOR)
-		return vd_fail(err, EINVAL, "%s: VHD block_size is %" PRIu32 "; it must be a power of two, at "
-			       "least 512", name, block);
+		return vd_fail(err, EINVAL,
+			       "%s: VHD block_size is %" PRIu32 "; it must be a power of two, at "
+			       "least 512",
+			       name, block);
 	vhd->header_host = host;
 	vhd->block_bytes = block;
 	vhd->bitmap_bytes = vd_div_up(block / VD_SECTOR, 8 * VD_SECTOR) * VD_SECTOR;
@@ -260,16 +285,22 @@ static int table_check(struct vd_image *image, struct vd_error *err)
 	vhd->table_host = get_be64(vhd->header + HEADER_TABLE_OFFSET);
 	vhd->table_bytes = (uint64_t)vhd->entries * 4;
 	if (need > vhd->entries)
-		return vd_fail(err, EINVAL, "%s: VHD max_table_entries is %" PRIu32 ", but the disk of %" PRIu64
-			       " bytes has %" PRIu64 " blocks; the image is damaged", name, vhd->entries,
-			       image->size, need);
+		return vd_fail(err, EINVAL,
+			       "%s: VHD max_table_entries is %" PRIu32 ", but the disk of %" PRIu64
+			       " bytes has %" PRIu64 " blocks; the image is damaged",
+			       name, vhd->entries, image->size, need);
 	if (!vd_inside(vhd->table_host, vhd->table_bytes, image->source->size))
-		return vd_fail(err, EINVAL, "%s: VHD table_offset is 0x%" PRIx64 " with %" PRIu32
-			       " entries: the BAT would end past the end of the file; the image is damaged "
-			       "or cut short", name, vhd->table_host, vhd->entries);
+		return vd_fail(err, EINVAL,
+			       "%s: VHD table_offset is 0x%" PRIx64 " with %" PRIu32
+			       " entries: the BAT would end past the end of the file; the image is "
+			       "damaged "
+			       "or cut short",
+			       name, vhd->table_host, vhd->entries);
 	if (vhd->table_host % 4 != 0)
-		return vd_fail(err, EINVAL, "%s: VHD table_offset is 0x%" PRIx64 ", which is not aligned; the "
-			       "image is damaged", name, vhd->table_host);
+		return vd_fail(err, EINVAL,
+			       "%s: VHD table_offset is 0x%" PRIx64 ", which is not aligned; the "
+			       "image is damaged",
+			       name, vhd->table_host);
 	return 0;
 }
 
@@ -290,8 +321,10 @@ static int batmap_check(struct vd_image *image, const uint8_t *footer, struct vd
 		return 0;
 	if (vd_source_read(image->source, batmap, BATMAP_BYTES, host) == 0 &&
 	    memcmp(batmap, "tdbatmap", 8) == 0 && batmap[KEYHASH] == 1)
-		return vd_fail(err, ENOTSUP, "%s: this VHD is encrypted (tdbatmap key hash is set); vdifs has no "
-			       "key", image->source->name);
+		return vd_fail(err, ENOTSUP,
+			       "%s: this VHD is encrypted (tdbatmap key hash is set); vdifs has no "
+			       "key",
+			       image->source->name);
 	return 0;
 }
 
@@ -335,8 +368,8 @@ static int bat_scan_page(struct vd_image *image, const uint8_t *entries, uint64_
 }
 
 /*
- * Find blocks that lie on an earlier block: what one of the two shows is not its own. Done here, so that the answer
- * does not depend on what was read before.
+ * Find blocks that lie on an earlier block: what one of the two shows is not its own. Done here, so
+ * that the answer does not depend on what was read before.
  */
 static int bat_scan(struct vd_image *image, struct vd_error *err)
 {
@@ -380,7 +413,8 @@ static int vhd_open(struct vd_image *image, const struct vd_image_options *optio
 	if (!vhd)
 		return vd_fail(err, ENOMEM, "out of memory");
 	if (options->snapshot)
-		return vd_fail(err, EINVAL, "%s: a VHD image has no internal snapshots; leave --snapshot out",
+		return vd_fail(err, EINVAL,
+			       "%s: a VHD image has no internal snapshots; leave --snapshot out",
 			       image->source->name);
 	r = footer_find(image->source, footer, &vhd->data_end, err);
 	if (r < 0)
@@ -414,8 +448,10 @@ static int vhd_parent(const struct vd_image *image, struct vd_parent *parent, st
 	if (vhd_names_collect(image->source, vhd->header, parent) < 0)
 		return vd_fail(err, ENOMEM, "out of memory");
 	if (parent->count == 0)
-		return vd_fail(err, EINVAL, "%s: a differencing VHD that names no parent; name it with "
-			       "--backing-file=PATH", image->source->name);
+		return vd_fail(err, EINVAL,
+			       "%s: a differencing VHD that names no parent; name it with "
+			       "--backing-file=PATH",
+			       image->source->name);
 	return 0;
 }
 
@@ -430,8 +466,10 @@ static int fixed_map(const struct vd_image *image, struct vd_runs *runs)
 		vd_runs_add(runs, &run);
 	if (here == image->size)
 		return 0;
-	vd_log_once(image->corrupt, here, "%s: the fixed VHD ends at byte %" PRIu64 " of a disk of %" PRIu64
-		    " bytes; what is missing reads as an error", image->source->name, here, image->size);
+	vd_log_once(image->corrupt, here,
+		    "%s: the fixed VHD ends at byte %" PRIu64 " of a disk of %" PRIu64
+		    " bytes; what is missing reads as an error",
+		    image->source->name, here, image->size);
 	run = (struct vd_run){ .start = here, .length = image->size - here, .kind = VD_BAD };
 	vd_runs_add(runs, &run);
 	return 0;
@@ -448,8 +486,10 @@ static void block_is_bad(const struct vd_image *image, uint64_t block, uint32_t 
 		.kind = VD_BAD,
 	};
 
-	vd_log_once(image->corrupt, block, "%s: VHD BAT entry %" PRIu64 " is 0x%08" PRIx32
-		    ": %s; its block reads as an error", image->source->name, block, entry, why);
+	vd_log_once(image->corrupt, block,
+		    "%s: VHD BAT entry %" PRIu64 " is 0x%08" PRIx32
+		    ": %s; its block reads as an error",
+		    image->source->name, block, entry, why);
 	vd_runs_add(runs, &run);
 }
 
@@ -465,8 +505,8 @@ static const char *block_fault(const struct vd_image *image, uint64_t block, uin
 }
 
 /* Sectors that are here: raw, but zeros where the file ends early. */
-static bool sectors_add(const struct vd_image *image, uint64_t virt, uint64_t length,
-			uint64_t host, struct vd_runs *runs)
+static bool sectors_add(const struct vd_image *image, uint64_t virt, uint64_t length, uint64_t host,
+			struct vd_runs *runs)
 {
 	const struct vhd *vhd = image->state;
 	uint64_t here = host < vhd->data_end ? vd_min(length, vhd->data_end - host) : 0;
@@ -535,8 +575,8 @@ static int block_map(const struct vd_image *image, uint64_t virt, uint64_t block
 		bool set = bit_is_set(bitmap, sector - first);
 
 		if (!(set ? sectors_add(image, absent.start, absent.length,
-					data_host + sector * VD_SECTOR, runs) :
-			    vd_runs_add(runs, &absent)))
+					data_host + sector * VD_SECTOR, runs)
+			  : vd_runs_add(runs, &absent)))
 			break;
 		sector += count;
 	}
@@ -556,8 +596,7 @@ static uint64_t absent_entries(const struct vhd *vhd, const struct vd_page *page
 	return (at - entry_host) / 4;
 }
 
-static int vhd_map(const struct vd_image *image, uint64_t virt, uint64_t want,
-		   struct vd_runs *runs)
+static int vhd_map(const struct vd_image *image, uint64_t virt, uint64_t want, struct vd_runs *runs)
 {
 	const struct vhd *vhd = image->state;
 	uint64_t block, entry_host, absent;

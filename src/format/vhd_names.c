@@ -2,8 +2,8 @@
 /*
  * Parent names of a differencing VHD (specification, "Parent Locator Entry", and what writers do).
  *
- * Locators are UTF-16LE without BOM or NUL; the name in the header is UTF-16BE, but early
- * XenServer wrote a BOM and the other order. data_space counts bytes or sectors depending on the writer; only
+ * Locators are UTF-16LE without BOM or NUL; the name in the header is UTF-16BE, but early XenServer
+ * wrote a BOM and the other order. data_space counts bytes or sectors depending on the writer; only
  * data_offset and data_len matter to a reader. W2ku, "absolute", may hold a relative path, and
  * blktap puts the relative path into all three kinds. MacX is a file URL, %-escaped or not.
  */

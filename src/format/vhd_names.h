@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The names under which a differencing VHD looks for its parent. Pure but for reading the source. */
+/*
+ * The names under which a differencing VHD looks for its parent. Pure but for reading the source.
+ */
 #ifndef VD_FORMAT_VHD_NAMES_H
 #define VD_FORMAT_VHD_NAMES_H
 

@@ -19,9 +19,9 @@
 #include "map/marks.h"
 
 enum {
-	BATCH = 256,			/* runs handed over at a time */
-	PIECES_PER_CHECK = 256,	/* pieces between two looks at the clock or an interrupt */
-	WAIT_MILLISECONDS = 20,		/* between two looks whether a waiter is interrupted */
+	BATCH = 256, /* runs handed over at a time */
+	PIECES_PER_CHECK = 256, /* pieces between two looks at the clock or an interrupt */
+	WAIT_MILLISECONDS = 20, /* between two looks whether a waiter is interrupted */
 };
 
 struct vd_index {
@@ -33,7 +33,7 @@ struct vd_index {
 	pthread_mutex_t lock; /* for all that follows, until complete */
 	pthread_cond_t ended;
 	bool has_ended; /* the thread has, whether complete or not */
-	int error;	/* why it ended early */
+	int error; /* why it ended early */
 	bool list_is_full;
 	struct vd_intervals *list;
 	struct vd_index_totals totals;
@@ -203,8 +203,8 @@ static uint64_t host_bytes(const struct vd_disk *disk)
 		const struct vd_source *source = disk->layers[i]->source;
 		const struct vd_source *data = disk->layers[i]->data;
 
-		bytes += S_ISBLK(source->st.st_mode) ? source->size :
-						       (uint64_t)source->st.st_blocks * VD_SECTOR;
+		bytes += S_ISBLK(source->st.st_mode) ? source->size
+						     : (uint64_t)source->st.st_blocks * VD_SECTOR;
 		bytes += data ? (uint64_t)data->st.st_blocks * VD_SECTOR : 0;
 	}
 	return bytes;

@@ -2,10 +2,10 @@
 /*
  * The interval index of a disk: where its data lies, found fast.
  *
- * A background thread walks the disk once and stores what it finds, up to a bound of memory. Nobody has to
- * wait for it: what is not stored (not yet, or for want of room: the mixed run from there to the
- * end of the disk) is walked on the spot, so that all answers are exact at all times. What only a whole
- * walk can tell (the totals, the length of the JSON) is had by waiting.
+ * A background thread walks the disk once and stores what it finds, up to a bound of memory. Nobody
+ * has to wait for it: what is not stored (not yet, or for want of room: the mixed run from there to
+ * the end of the disk) is walked on the spot, so that all answers are exact at all times. What only
+ * a whole walk can tell (the totals, the length of the JSON) is had by waiting.
  *
  * All functions may be called by any thread. An iterator belongs to one.
  */
@@ -39,19 +39,20 @@ const struct vd_disk *vd_index_disk(const struct vd_index *index);
 /* What is known so far. Once complete, all of it is exact and stays. */
 struct vd_index_totals {
 	bool complete;
-	uint64_t mapped_bytes;	/* virtual bytes walked */
-	uint64_t data_bytes;	/* data among them */
-	uint64_t intervals;	/* of data */
-	uint64_t bad_bytes;	/* that cannot be read */
-	uint64_t json_bytes;	/* length of the exact JSON; 0 until complete */
+	uint64_t mapped_bytes; /* virtual bytes walked */
+	uint64_t data_bytes; /* data among them */
+	uint64_t intervals; /* of data */
+	uint64_t bad_bytes; /* that cannot be read */
+	uint64_t json_bytes; /* length of the exact JSON; 0 until complete */
 };
 
 void vd_index_totals(struct vd_index *index, struct vd_index_totals *totals);
 
 /*
- * What st_blocks is to be: data bytes / 512, but not 0 where there is data (GNU tar takes a file of 0
- * blocks for one hole) and less than size / 512 where there is a hole (else cp and tar do not look for
- * holes). *is_exact false: an estimate within these bounds, since the walk is not complete.
+ * What st_blocks is to be: data bytes / 512, but not 0 where there is data (GNU tar takes a file of
+ * 0 blocks for one hole) and less than size / 512 where there is a hole (else cp and tar do not
+ * look for holes). *is_exact false: an estimate within these bounds, since the walk is not
+ * complete.
  */
 uint64_t vd_index_blocks(struct vd_index *index, bool *is_exact);
 
@@ -68,10 +69,10 @@ int vd_index_seek(struct vd_index *index, uint64_t virt, bool want_data, uint64_
 /* The pieces of the disk from a place on. Large: not for the stack of a deep call. */
 struct vd_index_iter {
 	struct vd_index *index;
-	uint64_t virt;			/* the next byte to tell of */
-	bool in_list;			/* `at` is the stored interval before virt */
+	uint64_t virt; /* the next byte to tell of */
+	bool in_list; /* `at` is the stored interval before virt */
 	struct vd_interval at;
-	bool in_walk;			/* `walk` stands at virt */
+	bool in_walk; /* `walk` stands at virt */
 	struct vd_walk walk;
 };
 
@@ -81,8 +82,8 @@ void vd_index_iter_init(struct vd_index_iter *iter, struct vd_index *index, uint
 int vd_index_iter_next(struct vd_index_iter *iter, struct vd_piece *piece);
 
 /*
- * A place in the JSON text from which it can be made: the pairs that begin at virtual byte `virt` are written from
- * character `json` on; `number` pairs come before.
+ * A place in the JSON text from which it can be made: the pairs that begin at virtual byte `virt`
+ * are written from character `json` on; `number` pairs come before.
  */
 struct vd_json_mark {
 	uint64_t virt, json, number;

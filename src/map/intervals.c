@@ -16,15 +16,15 @@
 
 enum {
 	BLOCK_LENGTHS = 256,
-	LENGTH_BYTES_MAX = 10,	/* 64 bits, seven a byte */
-	CHUNK_BYTES = 64 << 10,	/* blocks are cut from chunks, so that little is left unused */
+	LENGTH_BYTES_MAX = 10, /* 64 bits, seven a byte */
+	CHUNK_BYTES = 64 << 10, /* blocks are cut from chunks, so that little is left unused */
 	HEADS_AT_ONCE = 1024,
 };
 
 struct head {
-	uint64_t start;		/* virtual byte of the first interval */
-	const uint8_t *bytes;	/* of the lengths */
-	uint16_t count;		/* lengths in the block */
+	uint64_t start; /* virtual byte of the first interval */
+	const uint8_t *bytes; /* of the lengths */
+	uint16_t count; /* lengths in the block */
 	bool first_is_data;
 };
 

@@ -32,9 +32,9 @@ size_t vd_intervals_memory(const struct vd_intervals *list);
 
 /* A place in the list, as a reader holds it. Valid for as long as the list, also while it grows. */
 struct vd_interval {
-	uint64_t start, end;	/* virtual bytes */
+	uint64_t start, end; /* virtual bytes */
 	bool is_data;
-	size_t block;		/* private, like what follows */
+	size_t block; /* private, like what follows */
 	unsigned number, used;
 };
 

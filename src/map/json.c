@@ -22,10 +22,10 @@ struct vd_json_reader {
 	struct vd_index_iter iter;
 	struct vd_pairs pairs;
 	unsigned cluster_bits;
-	uint64_t number;		/* pairs written */
-	bool done;			/* the tail has been written */
-	uint64_t start;			/* character that piece[0] is */
-	size_t length;			/* of the piece */
+	uint64_t number; /* pairs written */
+	bool done; /* the tail has been written */
+	uint64_t start; /* character that piece[0] is */
+	size_t length; /* of the piece */
 	char piece[VD_JSON_PIECE_MAX];
 };
 
@@ -51,12 +51,11 @@ static void reader_rewind(struct vd_json_reader *reader)
 	struct vd_json_mark begin = { 0 };
 
 	reader_place(reader, &begin);
-	reader->length = vd_json_head(reader->piece, reader_disk(reader)->size,
-				      reader->cluster_bits);
+	reader->length =
+		vd_json_head(reader->piece, reader_disk(reader)->size, reader->cluster_bits);
 }
 
-int vd_json_reader_new(struct vd_index *index, unsigned cluster_bits,
-		       struct vd_json_reader **out)
+int vd_json_reader_new(struct vd_index *index, unsigned cluster_bits, struct vd_json_reader **out)
 {
 	struct vd_json_reader *reader = malloc(sizeof(*reader));
 
@@ -100,7 +99,10 @@ static int reader_pair(struct vd_json_reader *reader, struct vd_pair *pair,
 	return vd_pairs_end(&reader->pairs, pair);
 }
 
-/* Replace the piece by the next one. 1, 0 at the end, or an error, after which it may be tried again. */
+/*
+ * Replace the piece by the next one. 1, 0 at the end, or an error, after which it may be tried
+ * again.
+ */
 static int reader_advance(struct vd_json_reader *reader, const struct vd_interrupt *interrupt)
 {
 	struct vd_pair pair;
@@ -158,8 +160,8 @@ ssize_t vd_json_read(struct vd_json_reader *reader, char *buffer, size_t bytes, 
 }
 
 /* Make the whole text with that grain if it fits into an attribute; -E2BIG if not. */
-static int attribute_try(struct vd_index *index, unsigned cluster_bits, char *text,
-			 size_t *length, const struct vd_interrupt *interrupt)
+static int attribute_try(struct vd_index *index, unsigned cluster_bits, char *text, size_t *length,
+			 const struct vd_interrupt *interrupt)
 {
 	struct vd_json_reader *reader;
 	ssize_t got;

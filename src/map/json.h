@@ -22,8 +22,7 @@ struct vd_json_reader;
  * cluster_bits: the disk's, or more for a coarser map, which says that it is not exact. 0 or
  * -ENOMEM.
  */
-int vd_json_reader_new(struct vd_index *index, unsigned cluster_bits,
-		       struct vd_json_reader **out);
+int vd_json_reader_new(struct vd_index *index, unsigned cluster_bits, struct vd_json_reader **out);
 void vd_json_reader_free(struct vd_json_reader *reader); /* NULL is fine */
 
 /*
@@ -38,9 +37,9 @@ ssize_t vd_json_read(struct vd_json_reader *reader, char *buffer, size_t bytes, 
 uint64_t vd_json_bad_bytes(const struct vd_json_reader *reader);
 
 /*
- * The map for an attribute of at most VD_ATTRIBUTE_MAX characters: the exact one if it fits, else with the
- * smallest cluster_bits that do and "exact":false. Waits for the index. *text is the caller's.
- * 0, -EINTR, -ENOMEM.
+ * The map for an attribute of at most VD_ATTRIBUTE_MAX characters: the exact one if it fits, else
+ * with the smallest cluster_bits that do and "exact":false. Waits for the index. *text is the
+ * caller's. 0, -EINTR, -ENOMEM.
  */
 int vd_json_attribute(struct vd_index *index, char **text, size_t *length,
 		      const struct vd_interrupt *interrupt);

@@ -14,10 +14,10 @@
 
 struct vd_marks {
 	struct vd_pairs pairs;
-	uint64_t head;		/* characters of the head */
-	uint64_t json;		/* characters so far, the head included */
-	uint64_t number;	/* pairs so far */
-	uint64_t step;		/* a mark each so many pairs */
+	uint64_t head; /* characters of the head */
+	uint64_t json; /* characters so far, the head included */
+	uint64_t number; /* pairs so far */
+	uint64_t step; /* a mark each so many pairs */
 	unsigned count;
 	struct vd_json_mark marks[VD_MARKS_MAX];
 };

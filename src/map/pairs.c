@@ -38,11 +38,15 @@ bool vd_pairs_end(struct vd_pairs *pairs, struct vd_pair *done)
 size_t vd_json_head(char *text, uint64_t virtual_size, unsigned cluster_bits)
 {
 	return (size_t)snprintf(text, VD_JSON_PIECE_MAX,
-				"{\"virtual_size\":%" PRIu64 ",\"cluster_bits\":%u,\"data_clusters\":[",
+				"{\"virtual_size\":%" PRIu64
+				",\"cluster_bits\":%u,\"data_clusters\":[",
 				virtual_size, cluster_bits);
 }
 
-/* Decimal digits, backwards from `end`. Millions of pairs are printed: printf takes ten times as long. */
+/*
+ * Decimal digits, backwards from `end`. Millions of pairs are printed: printf takes ten times as
+ * long.
+ */
 static char *digits_put(char *end, uint64_t number)
 {
 	do
@@ -72,5 +76,6 @@ size_t vd_json_pair(char *text, const struct vd_pair *pair, bool is_first)
 
 size_t vd_json_tail(char *text, bool is_exact)
 {
-	return (size_t)snprintf(text, VD_JSON_PIECE_MAX, "%s", is_exact ? "]}" : "],\"exact\":false}");
+	return (size_t)snprintf(text, VD_JSON_PIECE_MAX, "%s",
+				is_exact ? "]}" : "],\"exact\":false}");
 }

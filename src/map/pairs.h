@@ -19,7 +19,7 @@ struct vd_pair {
 /* Collects intervals; zero it but for cluster_bits. */
 struct vd_pairs {
 	unsigned cluster_bits;
-	bool open;		/* there is a pair that may still grow */
+	bool open; /* there is a pair that may still grow */
 	struct vd_pair pair;
 };
 

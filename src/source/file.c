@@ -15,8 +15,7 @@
 #include "base/bytes.h"
 #include "source/source.h"
 
-static ssize_t file_pread(const struct vd_source *source, void *buffer, size_t bytes,
-			  uint64_t host)
+static ssize_t file_pread(const struct vd_source *source, void *buffer, size_t bytes, uint64_t host)
 {
 	ssize_t got;
 
@@ -26,8 +25,7 @@ static ssize_t file_pread(const struct vd_source *source, void *buffer, size_t b
 	return got < 0 ? -errno : got;
 }
 
-static int file_extent(const struct vd_source *source, uint64_t host, bool *is_hole,
-		       uint64_t *end)
+static int file_extent(const struct vd_source *source, uint64_t host, bool *is_hole, uint64_t *end)
 {
 	off_t data = lseek(source->fd, (off_t)host, SEEK_DATA);
 	off_t hole;

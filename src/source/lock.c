@@ -55,7 +55,8 @@ int vd_source_lock(const struct vd_source *source, bool force, struct vd_error *
 
 		if (r == -EAGAIN || r == -EACCES) {
 			lock_release(source->fd);
-			return vd_fail(err, EBUSY, "%s: another process has locked the image; stop it first",
+			return vd_fail(err, EBUSY,
+				       "%s: another process has locked the image; stop it first",
 				       source->name);
 		}
 		if (r < 0) /* no such locks on this file system: nothing to respect */
@@ -66,10 +67,14 @@ int vd_source_lock(const struct vd_source *source, bool force, struct vd_error *
 			continue;
 		lock_release(source->fd);
 		if (look[i] == UNSHARED + CONSISTENT_READ)
-			return vd_fail(err, EBUSY, "%s: another process holds the image for itself alone; "
-				       "stop it first", source->name);
-		return vd_fail(err, EBUSY, "%s: the image is in use for writing by another process; "
-			       "stop it, or read it all the same with -U (--force-share)", source->name);
+			return vd_fail(err, EBUSY,
+				       "%s: another process holds the image for itself alone; "
+				       "stop it first",
+				       source->name);
+		return vd_fail(err, EBUSY,
+			       "%s: the image is in use for writing by another process; "
+			       "stop it, or read it all the same with -U (--force-share)",
+			       source->name);
 	}
 	return 0;
 }

@@ -23,8 +23,8 @@ struct vd_source_ops {
 	/* Read up to `bytes` at `host`; like pread(2) but -errno, and restarted after EINTR. */
 	ssize_t (*pread)(const struct vd_source *source, void *buffer, size_t bytes, uint64_t host);
 	/*
-	 * Say whether the byte at `host` (< size) lies in a hole of the file and how far that holds:
-	 * *end > host. NULL, or an error: everything is data.
+	 * Say whether the byte at `host` (< size) lies in a hole of the file and how far that
+	 * holds: *end > host. NULL, or an error: everything is data.
 	 */
 	int (*extent)(const struct vd_source *source, uint64_t host, bool *is_hole, uint64_t *end);
 	void (*close)(struct vd_source *source);
@@ -32,12 +32,12 @@ struct vd_source_ops {
 
 struct vd_source {
 	const struct vd_source_ops *ops;
-	char *name;		/* escaped, for messages; owned */
-	uint64_t size;		/* bytes when it was opened; later growth is not seen */
-	struct stat st;		/* when it was opened: owner, mode, times, identity */
-	int fd;			/* or -1 */
-	int dir_fd;		/* O_PATH of the directory that names in this file are relative to, or -1 */
-	bool dense;		/* known to have no holes: extent() need not be asked */
+	char *name; /* escaped, for messages; owned */
+	uint64_t size; /* bytes when it was opened; later growth is not seen */
+	struct stat st; /* when it was opened: owner, mode, times, identity */
+	int fd; /* or -1 */
+	int dir_fd; /* O_PATH of the directory that names in this file are relative to, or -1 */
+	bool dense; /* known to have no holes: extent() need not be asked */
 };
 
 /*

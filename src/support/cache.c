@@ -91,7 +91,8 @@ static struct cache_entry *cache_find(struct vd_cache *cache, unsigned bucket,
 {
 	struct cache_entry *entry;
 
-	LIST_FOREACH(entry, &cache->buckets[bucket], bucket_link) {
+	LIST_FOREACH(entry, &cache->buckets[bucket], bucket_link)
+	{
 		if (entry->page.host == host && entry->source == source &&
 		    entry->page_bits == page_bits)
 			return entry;

@@ -22,8 +22,8 @@ struct vd_cache;
 
 struct vd_page {
 	const uint8_t *data;
-	uint64_t host;	/* of data[0], in bytes */
-	size_t bytes;	/* less than the page size only at the end of the source */
+	uint64_t host; /* of data[0], in bytes */
+	size_t bytes; /* less than the page size only at the end of the source */
 };
 
 /* limit: bytes of pages to hold. Pages in use do not count against it. 0 or -ENOMEM. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A hash table over start / length: pieces that do not overlap have different numbers there, and one
- * that overlaps has the same number or a neighbour's. Open addressing. Neighbours lie side by side,
- * since tables are mostly in order; what is far apart is shifted by a random amount, so that
+ * A hash table over start / length: pieces that do not overlap have different numbers there, and
+ * one that overlaps has the same number or a neighbour's. Open addressing. Neighbours lie side by
+ * side, since tables are mostly in order; what is far apart is shifted by a random amount, so that
  * an image cannot be made to collide and take hours to open.
  */
 #include "config.h"

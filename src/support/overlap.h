@@ -11,11 +11,11 @@
 #include <stdint.h>
 
 struct vd_overlap {
-	uint64_t length;	/* of every piece, in bytes */
-	uint64_t seed;		/* unknown to who made the image */
+	uint64_t length; /* of every piece, in bytes */
+	uint64_t seed; /* unknown to who made the image */
 	uint64_t mask;
 	unsigned bits;
-	uint64_t *slots;	/* start + 1 of a piece, 0: empty */
+	uint64_t *slots; /* start + 1 of a piece, 0: empty */
 };
 
 /* Make room for `count` pieces. 0 or -ENOMEM. */

@@ -23,8 +23,8 @@
 #include "map/json.h"
 #include "vdifs/fs.h"
 
-#define BLOCK_BYTES (1 << 20)		/* st_blksize: cp sizes its buffer by it */
-#define FOREVER_SECONDS 86400.0		/* nothing changes while it is mounted */
+#define BLOCK_BYTES (1 << 20) /* st_blksize: cp sizes its buffer by it */
+#define FOREVER_SECONDS 86400.0 /* nothing changes while it is mounted */
 #define NAME_ROOM 256
 #define MAP_SUFFIX ".intervals.json"
 #define DISK_SUFFIX ".raw"
@@ -152,7 +152,8 @@ static void fs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	struct fuse_entry_param entry = { .entry_timeout = FOREVER_SECONDS };
 	int r = 0;
 
-	entry.ino = find_name(fs_of(req), parent, name); /* 0 is an answer, too: the kernel keeps it */
+	entry.ino =
+		find_name(fs_of(req), parent, name); /* 0 is an answer, too: the kernel keeps it */
 	if (entry.ino)
 		r = node_stat(req, entry.ino, &entry.attr, &entry.attr_timeout);
 	if (r < 0)
@@ -181,8 +182,8 @@ static void fs_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset
 			.st_ino = i < 2 ? ino : i - 1 + FUSE_ROOT_ID,
 			.st_mode = node->kind == NODE_DIRECTORY ? S_IFDIR : S_IFREG,
 		};
-		size_t need = fuse_add_direntry(req, buffer + used, size - used, name, &st,
-						(off_t)i + 1);
+		size_t need =
+			fuse_add_direntry(req, buffer + used, size - used, name, &st, (off_t)i + 1);
 
 		if (need > size - used)
 			break;
@@ -354,7 +355,8 @@ static void disk_read(fuse_req_t req, size_t size, uint64_t virt)
 	int r = -ENOMEM;
 
 	if (worker)
-		r = bytes ? vd_disk_read(fs->disk, worker->buffer, bytes, virt, worker->scratch) : 0;
+		r = bytes ? vd_disk_read(fs->disk, worker->buffer, bytes, virt, worker->scratch)
+			  : 0;
 	if (r < 0)
 		fuse_reply_err(req, -r);
 	else

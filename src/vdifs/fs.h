@@ -14,9 +14,9 @@
 struct vdifs_fs;
 
 struct vdifs_fs_options {
-	const char *image_name;		/* the image's file name, without its directory */
-	bool is_directory;		/* the form of the mountpoint */
-	bool direct;			/* answer reads past the page cache */
+	const char *image_name; /* the image's file name, without its directory */
+	bool is_directory; /* the form of the mountpoint */
+	bool direct; /* answer reads past the page cache */
 	/* Called once from a worker thread when the kernel asks for the first time. */
 	void (*ready)(void *context, struct fuse_conn_info *conn);
 	void *ready_context;

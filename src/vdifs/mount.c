@@ -48,7 +48,8 @@ static void octal_unescape(char *text)
 
 	while (*text) {
 		if (text[0] == '\\' && text[1] && text[2] && text[3]) {
-			*to++ = (char)((text[1] - '0') << 6 | (text[2] - '0') << 3 | (text[3] - '0'));
+			*to++ = (char)((text[1] - '0') << 6 | (text[2] - '0') << 3 |
+				       (text[3] - '0'));
 			text += 4;
 		} else {
 			*to++ = *text++;
@@ -125,7 +126,8 @@ static void server_ready(void *context, struct fuse_conn_info *conn)
 	conn->max_readahead = READ_AHEAD_KIB << 10;
 	if (server->ready_fd >= 0)
 		leave_terminal();
-	r = vd_index_start(server->index); /* it may find much to log: not to a terminal that is not ours */
+	r = vd_index_start(
+		server->index); /* it may find much to log: not to a terminal that is not ours */
 	if (r < 0)
 		vd_log(LOG_ERR, "cannot start a thread for the interval map: %s", strerror(-r));
 	if (server->ready_fd < 0)
@@ -144,19 +146,28 @@ static int check_mountpoint(struct server *server, struct vd_error *err)
 
 	vd_escape(shown, sizeof(shown), given, strlen(given));
 	if (strncmp(given, "/dev/fd/", 8) == 0)
-		return vd_fail(err, EINVAL, "%s: vdifs mounts itself and drops what it does not need; leave out "
-			       "the mount option drop_privileges", shown);
+		return vd_fail(err, EINVAL,
+			       "%s: vdifs mounts itself and drops what it does not need; leave out "
+			       "the mount option drop_privileges",
+			       shown);
 	if (statfs(given, &fs) < 0 && errno == ENOTCONN) /* stat() might be answered from a cache */
-		return vd_fail(err, ENOTCONN, "%s: a dead mount is in the way (its program has died); remove it "
-			       "with: fusermount3 -u %s", shown, shown);
+		return vd_fail(err, ENOTCONN,
+			       "%s: a dead mount is in the way (its program has died); remove it "
+			       "with: fusermount3 -u %s",
+			       shown, shown);
 	if (!realpath(given, server->mountpoint) || stat(server->mountpoint, &st) < 0)
-		return vd_fail(err, errno, "%s: cannot use the mountpoint: %s", shown, strerror(errno));
+		return vd_fail(err, errno, "%s: cannot use the mountpoint: %s", shown,
+			       strerror(errno));
 	if (!S_ISDIR(st.st_mode) && !S_ISREG(st.st_mode))
-		return vd_fail(err, EINVAL, "%s: the mountpoint must be a directory or a regular file", shown);
+		return vd_fail(err, EINVAL,
+			       "%s: the mountpoint must be a directory or a regular file", shown);
 	server->is_directory = S_ISDIR(st.st_mode);
 	if (access("/dev/fuse", F_OK) < 0)
-		return vd_fail(err, ENODEV, "/dev/fuse: %s; load the module with: modprobe fuse (in a container, "
-			       "start it with --device /dev/fuse)", strerror(errno));
+		return vd_fail(
+			err, ENODEV,
+			"/dev/fuse: %s; load the module with: modprobe fuse (in a container, "
+			"start it with --device /dev/fuse)",
+			strerror(errno));
 	return 0;
 }
 
@@ -241,8 +252,8 @@ static int session_new(struct server *server, struct vd_error *err)
 	if (fuse_opt_add_arg(&args, "vdifs") == 0 && fuse_opt_add_arg(&args, "-o") == 0 &&
 	    fuse_opt_add_arg(&args, list) == 0 &&
 	    (!server->options->debug || fuse_opt_add_arg(&args, "-d") == 0))
-		server->session = fuse_session_new(&args, &vdifs_fs_ops, sizeof(vdifs_fs_ops),
-						   server->fs);
+		server->session =
+			fuse_session_new(&args, &vdifs_fs_ops, sizeof(vdifs_fs_ops), server->fs);
 	fuse_opt_free_args(&args);
 	if (!server->session)
 		return vd_fail(err, EINVAL, "libfuse does not take the mount options: %s", list);
@@ -281,7 +292,8 @@ static int server_run(struct server *server, struct vd_error *err)
 		return vd_fail(err, errno, "cannot change to /: %s", strerror(errno));
 	r = session_loop(server);
 	return r < 0 ? vd_fail(err, -r, "%s: serving the mount failed: %s", server->mountpoint,
-			       strerror(-r)) : 0;
+			       strerror(-r))
+		     : 0;
 }
 
 static void server_free(struct server *server)
@@ -299,7 +311,8 @@ int vdifs_mount_serve(const struct vdifs_options *options, int ready_fd, struct 
 	int r = check_mountpoint(&server, err);
 
 	if (r == 0)
-		r = vd_chain_open(options->image, &options->chain, &vd_opener_here, &server.disk, err);
+		r = vd_chain_open(options->image, &options->chain, &vd_opener_here, &server.disk,
+				  err);
 	if (r == 0 && !realpath(options->image, server.image))
 		r = vd_fail(err, errno, "%s: %s", options->image, strerror(errno));
 	if (r == 0 && vd_index_new(server.disk, options->map_memory, &server.index) < 0)

@@ -26,11 +26,44 @@ static const struct vd_chain_option own_options[] = {
 
 /* Words of mount(8) that mean nothing here, or are forced. */
 static const char *const ignored[] = {
-	"ro", "rw", "dev", "nodev", "suid", "nosuid", "defaults", "auto", "noauto", "user", "nouser",
-	"users", "owner", "group", "_netdev", "nofail", "default_permissions", "nonempty",
-	"atime", "noatime", "diratime", "nodiratime", "relatime", "norelatime", "strictatime",
-	"nostrictatime", "lazytime", "nolazytime", "iversion", "noiversion", "mand", "nomand",
-	"silent", "loud", "sync", "async", "dirsync", NULL,
+	"ro",
+	"rw",
+	"dev",
+	"nodev",
+	"suid",
+	"nosuid",
+	"defaults",
+	"auto",
+	"noauto",
+	"user",
+	"nouser",
+	"users",
+	"owner",
+	"group",
+	"_netdev",
+	"nofail",
+	"default_permissions",
+	"nonempty",
+	"atime",
+	"noatime",
+	"diratime",
+	"nodiratime",
+	"relatime",
+	"norelatime",
+	"strictatime",
+	"nostrictatime",
+	"lazytime",
+	"nolazytime",
+	"iversion",
+	"noiversion",
+	"mand",
+	"nomand",
+	"silent",
+	"loud",
+	"sync",
+	"async",
+	"dirsync",
+	NULL,
 };
 
 /* Words that libfuse or the kernel takes. */
@@ -108,8 +141,10 @@ static int option_set(struct vdifs_options *options, const char *name, const cha
 	}
 	if (strcmp(name, "map-memory") == 0 && value)
 		return take_size(&options->map_memory, name, value, err);
-	return vd_fail(err, EINVAL, "--%s: unknown option, or its value is missing or too much; see vdifs "
-		       "--help", name);
+	return vd_fail(err, EINVAL,
+		       "--%s: unknown option, or its value is missing or too much; see vdifs "
+		       "--help",
+		       name);
 }
 
 /* One word of -o, unquoted: NAME or NAME=value. Changes the word. */
@@ -183,7 +218,8 @@ void vdifs_options_print_help(void)
 {
 	printf("Usage: vdifs [options] IMAGE MOUNTPOINT\n"
 	       "Show a VHD or QCOW2 image as a read-only sparse raw disk.\n"
-	       "MOUNTPOINT is a directory, which then holds NAME.raw and NAME.intervals.json, or a\n"
+	       "MOUNTPOINT is a directory, which then holds NAME.raw and NAME.intervals.json, or "
+	       "a\n"
 	       "file, which becomes the disk. Unmount with: fusermount3 -u MOUNTPOINT\n\n");
 	print_rows(vd_chain_option_table);
 	print_rows(own_options);
@@ -232,13 +268,14 @@ static int take_short(struct vdifs_options *options, int c, char **argv, struct 
 		options->version = true;
 		return 0;
 	default:
-		return vd_fail(err, EINVAL, "unknown option, or its value is missing or too much: %s; see "
-			       "vdifs --help", argv[optind - 1]);
+		return vd_fail(err, EINVAL,
+			       "unknown option, or its value is missing or too much: %s; see "
+			       "vdifs --help",
+			       argv[optind - 1]);
 	}
 }
 
-int vdifs_options_parse(struct vdifs_options *options, int argc, char **argv,
-			struct vd_error *err)
+int vdifs_options_parse(struct vdifs_options *options, int argc, char **argv, struct vd_error *err)
 {
 	struct option longs[32] = { { "help", no_argument, NULL, 'h' },
 				    { "version", no_argument, NULL, 'V' } };
@@ -249,8 +286,8 @@ int vdifs_options_parse(struct vdifs_options *options, int argc, char **argv,
 	*options = (struct vdifs_options){ .map_memory = MAP_MEMORY_DEFAULT };
 	opterr = 0;
 	while (r == 0 && (c = getopt_long(argc, argv, "fdsUo:hV", longs, &row)) != -1)
-		r = c == 1 ? option_set(options, longs[row].name, optarg, err) :
-			     take_short(options, c, argv, err);
+		r = c == 1 ? option_set(options, longs[row].name, optarg, err)
+			   : take_short(options, c, argv, err);
 	if (r < 0 || options->help || options->version)
 		return r;
 	if (argc - optind != 2)

@@ -75,7 +75,9 @@ static int run(const char *path, const struct vd_chain_options *options, struct 
 	if (r == 0)
 		r = print_map(reader, err);
 	if (r == 0 && vd_json_bad_bytes(reader) > 0)
-		r = vd_fail(err, EIO, "%s: %" PRIu64 " bytes of the disk cannot be read; the map lists them as data",
+		r = vd_fail(err, EIO,
+			    "%s: %" PRIu64
+			    " bytes of the disk cannot be read; the map lists them as data",
 			    disk->layers[0]->source->name, vd_json_bad_bytes(reader));
 	vd_json_reader_free(reader);
 	vd_index_free(index);
@@ -93,8 +95,9 @@ static int parse(int argc, char **argv, struct vd_chain_options *options, struct
 	int c, row = 0, r = 0;
 
 	for (const struct vd_chain_option *o = vd_chain_option_table; o->name; o++)
-		longs[count++] = (struct option){ o->name, o->value ? required_argument :
-								      no_argument, NULL, 1 };
+		longs[count++] =
+			(struct option){ o->name, o->value ? required_argument : no_argument, NULL,
+					 1 };
 	opterr = 0;
 	while (r == 0 && (c = getopt_long(argc, argv, "UhV", longs, &row)) != -1) {
 		if (c == 1)
@@ -106,7 +109,8 @@ static int parse(int argc, char **argv, struct vd_chain_options *options, struct
 		else if (c == 'V')
 			printf("vdimap %s\n", PACKAGE_VERSION);
 		else
-			r = vd_fail(err, EINVAL, "unknown option or missing value: %s; see vdimap --help",
+			r = vd_fail(err, EINVAL,
+				    "unknown option or missing value: %s; see vdimap --help",
 				    argv[optind - 1]);
 		if (c == 'h' || c == 'V')
 			return 0;
