@@ -167,6 +167,11 @@ def mounts_work():
     return None if shutil.which('fusermount3') else 'fusermount3 is missing'
 
 
+def end_cleanly():
+    """SIGTERM ends a test as Ctrl-C does: mounts and files are cleaned up on the way."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
 # Comparing
 
 def first_difference(a, b):
@@ -517,6 +522,7 @@ def arguments():
 
 
 def main():
+    end_cleanly()
     args = arguments()
     for tool in ('qemu-img', 'qemu-io', 'zstd'):
         if shutil.which(tool) is None:
@@ -537,7 +543,11 @@ def main():
     with concurrent.futures.ProcessPoolExecutor(max_workers=max(1, args.jobs)) as pool:
         waiting = [(n, pool.submit(one_image, builddir, args.seed, n, not no_mounts and (
             n % MOUNT_EVERY == 0 or args.only is not None), args.keep)) for n in numbers]
-        report(tap, args, waiting)
+        try:
+            report(tap, args, waiting)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)         # the workers finish, and clean up, what they have begun
+            raise
     if no_mounts and not args.resolver_only:
         tap.skip('random images, mounted', no_mounts)
     return tap.done()

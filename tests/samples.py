@@ -173,6 +173,7 @@ def check_sample(tap, programs, folder, name, no_mounts):
 
 
 def main():
+    oracle.end_cleanly()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--builddir', default=None)
     args = parser.parse_args()

@@ -369,6 +369,7 @@ def claim(tap, text, programs, no_mounts, check, *rest):
 
 
 def main():
+    oracle.end_cleanly()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--builddir', default=None)
     args = parser.parse_args()

@@ -56,6 +56,7 @@ int vd_chain_option_set(struct vd_chain_options *options, const char *name, cons
 			struct vd_error *err)
 {
 	const struct vd_chain_option *row = vd_chain_option_table;
+	bool is_file;
 
 	while (row->name && strcmp(row->name, name) != 0)
 		row++;
@@ -77,11 +78,12 @@ int vd_chain_option_set(struct vd_chain_options *options, const char *name, cons
 		options->force_share = true;
 		return 0;
 	}
-	if (options->backing_file_count == VD_LAYERS_MAX - 1 ||
-	    options->backing_format_count == VD_LAYERS_MAX - 1)
+	is_file = strcmp(name, "backing-file") == 0;
+	if ((is_file ? options->backing_file_count : options->backing_format_count) ==
+	    VD_LAYERS_MAX - 1)
 		return vd_fail(err, EINVAL, "--%s: a chain has at most %d layers", name,
 			       VD_LAYERS_MAX);
-	if (strcmp(name, "backing-file") == 0)
+	if (is_file)
 		return take_string(&options->backing_files[options->backing_file_count++], name,
 				   value, err);
 	return take_format(&options->backing_formats[options->backing_format_count++], name, value,

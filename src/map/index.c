@@ -20,7 +20,9 @@
 
 enum {
 	BATCH = 256, /* runs handed over at a time */
-	PIECES_PER_CHECK = 256, /* pieces between two looks at the clock or an interrupt */
+	PIECES_PER_UPDATE = 64, /* pieces between two updates of how far the walk is */
+	PIECES_PER_CHECK =
+		16, /* pieces between two looks for an interrupt; each may read 16 pages */
 	WAIT_MILLISECONDS = 20, /* between two looks whether a waiter is interrupted */
 };
 
@@ -36,6 +38,7 @@ struct vd_index {
 	int error; /* why it ended early */
 	bool list_is_full;
 	struct vd_intervals *list;
+	uint64_t data_bytes, intervals; /* of what was handed over: without the open run */
 	struct vd_index_totals totals;
 	struct vd_marks marks;
 };
@@ -73,6 +76,8 @@ const struct vd_disk *vd_index_disk(const struct vd_index *index)
 /* Hand the batch over. */
 static void index_take(struct vd_index *index, struct batch *batch, const struct vd_walk *walk)
 {
+	uint64_t open;
+
 	pthread_mutex_lock(&index->lock);
 	for (unsigned i = 0; i < batch->count; i++) {
 		const struct vd_piece *run = &batch->runs[i];
@@ -81,12 +86,15 @@ static void index_take(struct vd_index *index, struct batch *batch, const struct
 		    !vd_intervals_add(index->list, run->end - run->start, run->is_data))
 			index->list_is_full = true;
 		if (run->is_data) {
-			index->totals.data_bytes += run->end - run->start;
-			index->totals.intervals++;
+			index->data_bytes += run->end - run->start;
+			index->intervals++;
 			vd_marks_add(&index->marks, run->start, run->end);
 		}
 	}
 	batch->count = 0;
+	open = batch->open.end != 0 && batch->open.is_data ? 1 : 0;
+	index->totals.data_bytes = index->data_bytes + open * (batch->open.end - batch->open.start);
+	index->totals.intervals = index->intervals + open;
 	index->totals.mapped_bytes = walk->virt;
 	index->totals.bad_bytes = walk->bad_bytes;
 	pthread_mutex_unlock(&index->lock);
@@ -110,6 +118,8 @@ static void index_end(struct vd_index *index, struct batch *batch, const struct 
 {
 	if (r == 0 && batch->open.end != 0)
 		batch->runs[batch->count++] = batch->open;
+	if (r == 0)
+		batch->open.end = 0;
 	index_take(index, batch, walk);
 	pthread_mutex_lock(&index->lock);
 	if (r == 0) {
@@ -141,7 +151,7 @@ static void *index_run(void *data)
 		if (r <= 0)
 			break;
 		batch_add(&batch, &piece);
-		if (batch.count == BATCH || ++pieces % PIECES_PER_CHECK == 0)
+		if (batch.count == BATCH || ++pieces % PIECES_PER_UPDATE == 0)
 			index_take(index, &batch, walk);
 	}
 	index_end(index, &batch, walk ? walk : &nothing, r > 0 ? -ECANCELED : r);
@@ -223,7 +233,7 @@ uint64_t vd_index_blocks(struct vd_index *index, bool *is_exact)
 	blocks = vd_div_up(data, VD_SECTOR);
 	if (!totals.complete || data < size)
 		blocks = vd_min(blocks, most > 0 ? most - 1 : 0);
-	return data > 0 && blocks == 0 ? 1 : blocks;
+	return blocks == 0 && size > 0 && (data > 0 || !totals.complete) ? 1 : blocks;
 }
 
 static bool is_interrupted(const struct vd_interrupt *interrupt)

@@ -16,7 +16,7 @@
 #include "map/json.h"
 
 /* Pieces of the disk between two looks for an interrupt. */
-#define PIECES_PER_CHECK 256
+#define PIECES_PER_CHECK 16
 
 struct vd_json_reader {
 	struct vd_index_iter iter;
@@ -201,40 +201,63 @@ int vd_json_attribute(struct vd_index *index, char **text, size_t *length,
 	return 0;
 }
 
-/* One entry of "chain". */
+/*
+ * What follows collects the failures of jansson, which are all for want of memory, in one number:
+ * json_object_set_new() refuses a NULL object or value with -1. (json_pack() does not tell.)
+ */
+
+/* One entry of "chain", or NULL. */
 static json_t *info_layer(const struct vd_image *image)
 {
 	json_t *layer = json_object();
+	int bad = 0;
 
-	json_object_set_new(layer, "file", json_string(image->source->name));
-	json_object_set_new(layer, "format", json_string(image->format->name));
-	json_object_set_new(layer, "virtual_size", json_integer((json_int_t)image->size));
+	bad |= json_object_set_new(layer, "file", json_string(image->source->name));
+	bad |= json_object_set_new(layer, "format", json_string(image->format->name));
+	bad |= json_object_set_new(layer, "virtual_size", json_integer((json_int_t)image->size));
 	if (image->data)
-		json_object_set_new(layer, "data_file", json_string(image->data->name));
+		bad |= json_object_set_new(layer, "data_file", json_string(image->data->name));
+	if (bad) {
+		json_decref(layer);
+		return NULL;
+	}
 	return layer;
 }
 
+/* The whole text, to be freed, or NULL. */
 static char *info_text(const struct vd_disk *disk, const struct vd_index_totals *totals)
 {
 	const struct vd_image *top = disk->layers[0];
 	json_t *info = json_object(), *chain = json_array(), *map = json_object();
+	const char *compression = top->compression;
+	size_t length;
 	char *text;
+	int bad = 0;
 
-	json_object_set_new(info, "format", json_string(top->format->name));
-	json_object_set_new(info, "virtual_size", json_integer((json_int_t)disk->size));
-	json_object_set_new(info, "cluster_bits", json_integer(disk->cluster_bits));
-	json_object_set_new(info, "compression",
-			    top->compression ? json_string(top->compression) : json_null());
 	for (unsigned i = 0; i < disk->count; i++)
-		json_array_append_new(chain, info_layer(disk->layers[i]));
-	json_object_set_new(info, "chain", chain);
-	json_object_set_new(info, "data_bytes", json_integer((json_int_t)totals->data_bytes));
-	json_object_set_new(info, "intervals", json_integer((json_int_t)totals->intervals));
-	json_object_set_new(info, "unreadable_bytes", json_integer((json_int_t)totals->bad_bytes));
-	json_object_set_new(map, "complete", json_boolean(totals->complete));
-	json_object_set_new(map, "mapped_bytes", json_integer((json_int_t)totals->mapped_bytes));
-	json_object_set_new(info, "map", map);
-	text = json_dumps(info, JSON_COMPACT);
+		bad |= json_array_append_new(chain, info_layer(disk->layers[i]));
+	bad |= json_object_set_new(map, "complete", json_boolean(totals->complete));
+	bad |= json_object_set_new(map, "mapped_bytes",
+				   json_integer((json_int_t)totals->mapped_bytes));
+	bad |= json_object_set_new(info, "format", json_string(top->format->name));
+	bad |= json_object_set_new(info, "virtual_size", json_integer((json_int_t)disk->size));
+	bad |= json_object_set_new(info, "cluster_bits", json_integer(disk->cluster_bits));
+	bad |= json_object_set_new(info, "compression",
+				   compression ? json_string(compression) : json_null());
+	bad |= json_object_set_new(info, "chain", chain);
+	bad |= json_object_set_new(info, "data_bytes",
+				   json_integer((json_int_t)totals->data_bytes));
+	bad |= json_object_set_new(info, "intervals", json_integer((json_int_t)totals->intervals));
+	bad |= json_object_set_new(info, "unreadable_bytes",
+				   json_integer((json_int_t)totals->bad_bytes));
+	bad |= json_object_set_new(info, "map", map);
+	length = bad ? 0 : json_dumpb(info, NULL, 0, JSON_COMPACT);
+	text = length ? calloc(1, length + 1) : NULL;
+	/* Not json_dumps(): it gives half a text when there is no memory for all of it. */
+	if (text && json_dumpb(info, text, length, JSON_COMPACT) != length) {
+		free(text);
+		text = NULL;
+	}
 	json_decref(info);
 	return text;
 }
@@ -250,17 +273,16 @@ int vd_json_info(struct vd_index *index, char **text, size_t *length)
 		.bad_bytes = disk->size,
 	};
 	struct vd_index_totals now;
-	char *full = info_text(disk, &longest), *used, *padded;
+	char *padded = info_text(disk, &longest), *used;
 
 	vd_index_totals(index, &now);
 	used = info_text(disk, &now);
-	*length = full ? strlen(full) : 0;
-	padded = used ? realloc(full, *length + 1) : full;
-	if (!full || !used) {
+	if (!padded || !used) {
 		free(padded);
 		free(used);
 		return -ENOMEM;
 	}
+	*length = strlen(padded);
 	memset(padded, ' ', *length);
 	memcpy(padded, used, vd_min(strlen(used), *length));
 	free(used);

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # The command itself: foreground and background, its exit status, its one line when it fails, and
 # the odd places an image and a mountpoint can be.
-# shellcheck source-path=SCRIPTDIR source=lib.sh disable=SC2086,SC2317
+# shellcheck source-path=SCRIPTDIR source=lib.sh disable=SC2015,SC2086,SC2317
 . "$(dirname "$0")/lib.sh"
 start root qemu-img qemu-io python3 losetup ps
 mkdir mnt mnt2
@@ -88,15 +88,17 @@ background_signals() {
 
 # The command returns when the mount answers, not before.
 at_once() {
-	local bad=0
-	for _ in {1..25}; do
-		"$vdifs" $mode disk.qcow2 mnt && [ "$(head -c 65537 mnt/disk.raw | tail -c 1)" = A ] || bad=$((bad + 1))
-		"$vdifs" $mode disk.qcow2 plain && [ "$(head -c 65537 plain | tail -c 1)" = A ] || bad=$((bad + 1))
-		unmount mnt && unmount plain || bad=$((bad + 1))
+	local n=0
+	while [ "$n" -lt 50 ]; do
+		timeout 20 "$vdifs" $mode disk.qcow2 mnt && [ "$(head -c 65537 mnt/disk.raw | tail -c 1)" = A ] || break
+		n=$((n + 1))
+		timeout 20 "$vdifs" $mode disk.qcow2 plain && [ "$(head -c 65537 plain | tail -c 1)" = A ] || break
+		n=$((n + 1))
+		unmount mnt && unmount plain || break
 	done
-	is "50 mounts answer as soon as the command is back$in" "$bad" 0
+	is "50 mounts answer as soon as the command is back$in" "$n" 50
 	is "and do not keep the command's output open$in" \
-		"$(timeout 10 "$vdifs" $mode disk.qcow2 mnt | cat; cmp mnt/disk.raw wanted && echo alike)" alike
+		"$(timeout 20 bash -c '"$0" "$@" | cat' "$vdifs" $mode disk.qcow2 mnt && cmp mnt/disk.raw wanted && echo alike)" alike
 	unmount mnt
 }
 
@@ -197,15 +199,15 @@ two_at_once() {
 closed_descriptors() {
 	local before
 	before=$(hash_of disk.qcow2)
-	"$vdifs" $mode disk.qcow2 mnt <&- >&- 2>&-
+	timeout 20 "$vdifs" $mode disk.qcow2 mnt <&- >&- 2>&-
 	is "with 0 to 2 closed: exit status$in" $? 0
 	claim "with 0 to 2 closed: serves$in" cmp mnt/disk.raw wanted
 	unmount mnt
-	"$vdifs" $mode none.qcow2 mnt <&- >&- 2>&-
+	timeout 20 "$vdifs" $mode none.qcow2 mnt <&- >&- 2>&-
 	is "with 0 to 2 closed: exit status of a failure$in" $? 1
-	"$vdifs" $mode text mnt 2>&-
+	timeout 20 "$vdifs" $mode text mnt 2>&-
 	is "with 2 closed: exit status of a failure$in" $? 1
-	"$vdifs" $mode disk.qcow2 plain <&-
+	timeout 20 "$vdifs" $mode disk.qcow2 plain <&-
 	is "with 0 closed: exit status$in" $? 0
 	claim "with 0 closed: serves$in" cmp plain wanted
 	unmount plain

@@ -69,8 +69,7 @@ uint8_t fake_source_byte(const struct vd_source *source, uint64_t host)
 	return (uint8_t)(mix(fake_source(source)->seed + 1, host / 8) >> host % 8 * 8);
 }
 
-static ssize_t fake_pread(const struct vd_source *source, void *buffer, size_t bytes,
-			  uint64_t host)
+static ssize_t fake_pread(const struct vd_source *source, void *buffer, size_t bytes, uint64_t host)
 {
 	struct fake_source *fake = fake_source(source);
 	uint8_t *to = buffer;
@@ -263,7 +262,8 @@ struct vd_image *fake_image_new(uint64_t size, enum fake_manner manner, struct d
 	image->state = layer;
 	image->source = &fake_source_new(3 * size + 1, dice_roll(dice, UINT64_MAX), 0)->source;
 	image->data = &fake_source_new(3 * size + 1, dice_roll(dice, UINT64_MAX),
-				       (unsigned)(5 + dice_roll(dice, 6)))->source;
+				       (unsigned)(5 + dice_roll(dice, 6)))
+			       ->source;
 	return image;
 }
 
@@ -379,8 +379,8 @@ struct vd_image *fake_grid_image(uint64_t size, const struct fake_grid *grid, un
 	image->cluster_bits = cluster_bits;
 	image->state = make(sizeof(*grid));
 	memcpy(image->state, grid, sizeof(*grid));
-	image->source = &fake_source_new(size + (UINT64_C(2) << grid->cell_bits), grid->seed,
-					 0)->source;
+	image->source =
+		&fake_source_new(size + (UINT64_C(2) << grid->cell_bits), grid->seed, 0)->source;
 	return image;
 }
 
@@ -432,8 +432,8 @@ static enum fake_class byte_truth(const struct vd_disk *disk, uint64_t virt, uin
 			return FAKE_HOLE;
 		case VD_RAW:
 			*value = fake_source_byte(span->from, span->where + inside);
-			return fake_source_is_hole(span->from, span->where + inside) ? FAKE_HOLE :
-										       FAKE_DATA;
+			return fake_source_is_hole(span->from, span->where + inside) ? FAKE_HOLE
+										     : FAKE_DATA;
 		case VD_CODED:
 			*value = coded_byte(layer, span->start, inside);
 			return span->is_damaged ? FAKE_DAMAGED : FAKE_DATA;

@@ -23,8 +23,8 @@ struct gate {
 };
 
 void gate_init(struct gate *gate);
-void gate_pass(struct gate *gate);	/* by a fake; NULL is fine */
-void gate_await(struct gate *gate);	/* until a thread stands before it */
+void gate_pass(struct gate *gate); /* by a fake; NULL is fine */
+void gate_await(struct gate *gate); /* until a thread stands before it */
 void gate_open(struct gate *gate);
 void gate_free(struct gate *gate);
 
@@ -32,10 +32,10 @@ void gate_free(struct gate *gate);
 struct fake_source {
 	struct vd_source source;
 	uint64_t seed;
-	unsigned hole_bits;		/* each block of 2^hole_bits is a hole or data; 0: no holes */
-	atomic_uint preads, extents;	/* how often it was asked */
-	atomic_int failures;		/* so many reads fail from now on */
-	struct gate *gate;		/* that reads go through, or NULL */
+	unsigned hole_bits; /* each block of 2^hole_bits is a hole or data; 0: no holes */
+	atomic_uint preads, extents; /* how often it was asked */
+	atomic_int failures; /* so many reads fail from now on */
+	struct gate *gate; /* that reads go through, or NULL */
 };
 
 struct fake_source *fake_source_new(uint64_t size, uint64_t seed, unsigned hole_bits);
@@ -44,10 +44,10 @@ uint8_t fake_source_byte(const struct vd_source *source, uint64_t host);
 
 /* How map() answers. */
 enum fake_manner {
-	FAKE_GENEROUS,	/* whole spans to the end of the layer, or of the room */
-	FAKE_SINGLE,	/* one whole span */
-	FAKE_CLIPPED,	/* a piece of a span around what was asked */
-	FAKE_MIXED,	/* one of these, by the place */
+	FAKE_GENEROUS, /* whole spans to the end of the layer, or of the room */
+	FAKE_SINGLE, /* one whole span */
+	FAKE_CLIPPED, /* a piece of a span around what was asked */
+	FAKE_MIXED, /* one of these, by the place */
 	FAKE_MANNERS
 };
 
@@ -64,8 +64,8 @@ struct fake_layer {
 	struct fake_span *spans;
 	unsigned count, room;
 	enum fake_manner manner;
-	uint64_t seed;		/* of decoded bytes, and of FAKE_MIXED */
-	int error;		/* what map() returns at or behind error_virt, or 0 */
+	uint64_t seed; /* of decoded bytes, and of FAKE_MIXED */
+	int error; /* what map() returns at or behind error_virt, or 0 */
 	uint64_t error_virt;
 	atomic_uint maps, decodes;
 };
@@ -85,12 +85,12 @@ struct vd_image *fake_image_random(uint64_t size, enum fake_manner manner, bool 
 /* A layer whose every cell of 2^cell_bits bytes is raw or absent, by a formula. */
 struct fake_grid {
 	unsigned cell_bits;
-	unsigned data_of_8;	/* so many of eight cells are data */
-	bool scattered;		/* neighbouring cells do not lie side by side in the source */
+	unsigned data_of_8; /* so many of eight cells are data */
+	bool scattered; /* neighbouring cells do not lie side by side in the source */
 	uint64_t seed;
-	int error;		/* as in fake_layer */
+	int error; /* as in fake_layer */
 	uint64_t error_virt;
-	struct gate *gate;	/* that map() goes through at or behind gate_virt, or NULL */
+	struct gate *gate; /* that map() goes through at or behind gate_virt, or NULL */
 	uint64_t gate_virt;
 	atomic_uint maps;
 };

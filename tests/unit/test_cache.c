@@ -159,8 +159,9 @@ static void pages_in_use_stay_whatever_the_limit(void **state)
 
 	(void)state;
 	for (unsigned i = 0; i < 20; i++)
-		assert_int_equal(vd_cache_get(cache, &fake->source, PAGE_BITS, i * PAGE_BYTES,
-					      &pages[i]), 0);
+		assert_int_equal(
+			vd_cache_get(cache, &fake->source, PAGE_BITS, i * PAGE_BYTES, &pages[i]),
+			0);
 	assert_int_equal(vd_cache_bytes(cache), 20 * PAGE_BYTES);
 	for (unsigned i = 0; i < 20; i++) {
 		assert_true(page_is_right(&fake->source, pages[i]));
@@ -180,14 +181,14 @@ static void the_least_recently_used_page_goes_first(void **state)
 	touch(cache, &fake->source, 0);
 	touch(cache, &fake->source, 1 * PAGE_BYTES);
 	touch(cache, &fake->source, 2 * PAGE_BYTES);
-	touch(cache, &fake->source, 0);			/* in order: 1, 2, 0 */
-	touch(cache, &fake->source, 3 * PAGE_BYTES);	/* 1 goes */
+	touch(cache, &fake->source, 0); /* in order: 1, 2, 0 */
+	touch(cache, &fake->source, 3 * PAGE_BYTES); /* 1 goes */
 	assert_int_equal(fake->preads, 4);
 	touch(cache, &fake->source, 2 * PAGE_BYTES);
 	touch(cache, &fake->source, 0);
 	touch(cache, &fake->source, 3 * PAGE_BYTES);
 	assert_int_equal(fake->preads, 4);
-	touch(cache, &fake->source, 1 * PAGE_BYTES);	/* 2 goes */
+	touch(cache, &fake->source, 1 * PAGE_BYTES); /* 2 goes */
 	assert_int_equal(fake->preads, 5);
 	touch(cache, &fake->source, 0);
 	assert_int_equal(fake->preads, 5);

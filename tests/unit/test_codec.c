@@ -135,8 +135,9 @@ static void a_whole_unit_is_expanded(void **state)
 	for (size_t codec = 0; codec < ARRAY_LENGTH(codecs); codec++) {
 		for (size_t i = 0; i < ARRAY_LENGTH(sizes); i++) {
 			f->in_bytes = codecs[codec].press(f->unit, sizes[i], f->in, ROOM);
-			assert_int_equal(expand(f->scratch, codecs[codec].expand, f->in, f->in_bytes,
-						f->unit, sizes[i]), 0);
+			assert_int_equal(expand(f->scratch, codecs[codec].expand, f->in,
+						f->in_bytes, f->unit, sizes[i]),
+					 0);
 		}
 	}
 }
@@ -151,8 +152,8 @@ static void the_largest_cluster_is_expanded(void **state)
 	for (size_t codec = 0; codec < ARRAY_LENGTH(codecs); codec++) {
 		size_t in_bytes = codecs[codec].press(unit, bytes, in, 2 * bytes);
 
-		assert_int_equal(expand(f->scratch, codecs[codec].expand, in, in_bytes, unit, bytes),
-				 0);
+		assert_int_equal(
+			expand(f->scratch, codecs[codec].expand, in, in_bytes, unit, bytes), 0);
 	}
 	free(unit);
 	free(in);
@@ -165,12 +166,15 @@ static void a_stream_that_gives_less_or_more_is_refused(void **state)
 	for (size_t codec = 0; codec < ARRAY_LENGTH(codecs); codec++) {
 		f->in_bytes = codecs[codec].press(f->unit, 5000, f->in, ROOM);
 		for (size_t out = 4990; out <= 5010; out++)
-			assert_int_equal(expand(f->scratch, codecs[codec].expand, f->in, f->in_bytes,
-						f->unit, out), out == 5000 ? 0 : -EIO);
-		assert_int_equal(expand(f->scratch, codecs[codec].expand, f->in, f->in_bytes,
-					f->unit, 1), -EIO);
-		assert_int_equal(expand(f->scratch, codecs[codec].expand, f->in, f->in_bytes,
-					f->unit, UNIT), -EIO);
+			assert_int_equal(expand(f->scratch, codecs[codec].expand, f->in,
+						f->in_bytes, f->unit, out),
+					 out == 5000 ? 0 : -EIO);
+		assert_int_equal(
+			expand(f->scratch, codecs[codec].expand, f->in, f->in_bytes, f->unit, 1),
+			-EIO);
+		assert_int_equal(
+			expand(f->scratch, codecs[codec].expand, f->in, f->in_bytes, f->unit, UNIT),
+			-EIO);
 	}
 }
 
@@ -184,12 +188,14 @@ static void input_behind_the_end_is_ignored(void **state)
 		for (size_t more = 1; more < 1500; more += 123) {
 			memset(f->in + f->in_bytes, fills[more % 3], more);
 			assert_int_equal(expand(f->scratch, codecs[codec].expand, f->in,
-						f->in_bytes + more, f->unit, 5000), 0);
+						f->in_bytes + more, f->unit, 5000),
+					 0);
 		}
 		/* Another stream behind the first is garbage, too. */
 		codecs[codec].press(f->unit, 700, f->in + f->in_bytes, ROOM - f->in_bytes);
 		assert_int_equal(expand(f->scratch, codecs[codec].expand, f->in, f->in_bytes + 64,
-					f->unit, 5000), 0);
+					f->unit, 5000),
+				 0);
 	}
 }
 
@@ -200,8 +206,9 @@ static void every_cut_input_is_refused(void **state)
 	for (size_t codec = 0; codec < ARRAY_LENGTH(codecs); codec++) {
 		f->in_bytes = codecs[codec].press(f->unit, 1200, f->in, ROOM);
 		for (size_t bytes = 0; bytes < f->in_bytes; bytes++)
-			assert_int_equal(expand(f->scratch, codecs[codec].expand, f->in, bytes,
-						NULL, 1200), -EIO);
+			assert_int_equal(
+				expand(f->scratch, codecs[codec].expand, f->in, bytes, NULL, 1200),
+				-EIO);
 	}
 }
 
@@ -218,12 +225,14 @@ static void damaged_input_touches_nothing_else(void **state)
 			int r;
 
 			f->in[at] ^= (uint8_t)(1 + dice_roll(&dice, 255));
-			r = expand(f->scratch, codecs[codec].expand, f->in, f->in_bytes, NULL, 3000);
+			r = expand(f->scratch, codecs[codec].expand, f->in, f->in_bytes, NULL,
+				   3000);
 			assert_true(r == 0 || r == -EIO);
 			f->in[at] = before;
 		}
-		assert_int_equal(expand(f->scratch, codecs[codec].expand, f->in, f->in_bytes,
-					f->unit, 3000), 0);
+		assert_int_equal(
+			expand(f->scratch, codecs[codec].expand, f->in, f->in_bytes, f->unit, 3000),
+			0);
 	}
 }
 
@@ -239,8 +248,9 @@ static void noise_is_refused(void **state)
 			f->in[at] = (uint8_t)dice_roll(&dice, 256);
 		f->in[0] |= 6; /* a deflate block of the reserved type: cannot be good by chance */
 		for (size_t codec = 0; codec < ARRAY_LENGTH(codecs); codec++)
-			assert_int_equal(expand(f->scratch, codecs[codec].expand, f->in, bytes, NULL,
-						4096), -EIO);
+			assert_int_equal(
+				expand(f->scratch, codecs[codec].expand, f->in, bytes, NULL, 4096),
+				-EIO);
 	}
 }
 
@@ -255,7 +265,8 @@ static void several_zstd_frames_make_one_unit(void **state)
 					  f->in + f->in_bytes, ROOM - f->in_bytes);
 	assert_int_equal(expand(f->scratch, vd_unzstd, f->in, f->in_bytes, f->unit, 4096), 0);
 	assert_int_equal(expand(f->scratch, vd_unzstd, f->in, f->in_bytes, f->unit, 4097), -EIO);
-	assert_int_equal(expand(f->scratch, vd_unzstd, f->in, f->in_bytes - 1, f->unit, 4096), -EIO);
+	assert_int_equal(expand(f->scratch, vd_unzstd, f->in, f->in_bytes - 1, f->unit, 4096),
+			 -EIO);
 	/* At the end of a frame it is enough, whatever follows. */
 	assert_int_equal(expand(f->scratch, vd_unzstd, f->in, f->in_bytes, f->unit, 4095), 0);
 	assert_int_equal(expand(f->scratch, vd_unzstd, f->in, f->in_bytes, f->unit, 4094), -EIO);
@@ -296,8 +307,9 @@ static void a_zstd_checksum_is_checked(void **state)
 	press_with(f, ZSTD_c_checksumFlag, 1, 3000);
 	assert_int_equal(expand(f->scratch, vd_unzstd, f->in, f->in_bytes, f->unit, 3000), 0);
 	for (size_t cut = 1; cut <= 4; cut++)
-		assert_int_equal(expand(f->scratch, vd_unzstd, f->in, f->in_bytes - cut, f->unit,
-					3000), -EIO);
+		assert_int_equal(
+			expand(f->scratch, vd_unzstd, f->in, f->in_bytes - cut, f->unit, 3000),
+			-EIO);
 	f->in[f->in_bytes - 1] ^= 1;
 	assert_int_equal(expand(f->scratch, vd_unzstd, f->in, f->in_bytes, f->unit, 3000), -EIO);
 }
@@ -319,10 +331,12 @@ static void a_failure_spoils_nothing_for_the_next(void **state)
 	for (size_t codec = 0; codec < ARRAY_LENGTH(codecs); codec++) {
 		f->in_bytes = codecs[codec].press(f->unit, UNIT, f->in, ROOM);
 		for (size_t bytes = 0; bytes < f->in_bytes; bytes += 997) {
-			assert_int_equal(expand(f->scratch, codecs[codec].expand, f->in, bytes, NULL,
-						UNIT), -EIO);
-			assert_int_equal(expand(f->scratch, codecs[codec].expand, f->in, f->in_bytes,
-						f->unit, UNIT), 0);
+			assert_int_equal(
+				expand(f->scratch, codecs[codec].expand, f->in, bytes, NULL, UNIT),
+				-EIO);
+			assert_int_equal(expand(f->scratch, codecs[codec].expand, f->in,
+						f->in_bytes, f->unit, UNIT),
+					 0);
 		}
 	}
 }

@@ -108,7 +108,8 @@ static void check_map(const struct vd_disk *disk, const struct fake_truth *truth
 		at += extents[i].length;
 	}
 	assert_true(at <= virt + want);
-	asked = questions(disk) - asked; /* it stops for want of room or after many questions only */
+	/* It stops for want of room or after many questions only. */
+	asked = questions(disk) - asked;
 	assert_true((unsigned)count == max || at == virt + want || asked >= VD_DISK_MAP_CALLS);
 }
 
@@ -134,7 +135,7 @@ static void extents_are_adjacent_merged_and_true(void **state)
 	}
 }
 
-/* A coded unit that is seen through gaps of another layer may come in several extents: join them. */
+/* A coded unit that is seen through gaps may come in several extents: join them. */
 static void join_units(struct vd_extent *extents, int count)
 {
 	int last = 0;
@@ -208,7 +209,8 @@ static void reads_give_the_bytes_or_an_error(void **state)
 		uint64_t step = 1 + dice_roll(&dice, 3000);
 
 		for (uint64_t at = 0; at < disk->size; at += step)
-			check_read(disk, &truth, at, (size_t)vd_min(step, disk->size - at), scratch);
+			check_read(disk, &truth, at, (size_t)vd_min(step, disk->size - at),
+				   scratch);
 		for (int i = 0; i < 20; i++) {
 			uint64_t virt = dice_roll(&dice, disk->size);
 
@@ -219,7 +221,7 @@ static void reads_give_the_bytes_or_an_error(void **state)
 		check_read(disk, &truth, 0, (size_t)disk->size, scratch);
 		fake_truth_free(&truth);
 		vd_disk_close(disk);
-		/* Another disk may be where this one was: a unit is remembered for a live image only. */
+		/* Another image may be where this one was: its units must not be remembered. */
 		vd_scratch_free(scratch);
 		scratch = scratch_new();
 	}
@@ -313,8 +315,7 @@ static void a_shorter_layer_in_the_middle_hides_what_lies_below_its_end(void **s
 	fake_span_add(images[2], 3000, VD_RAW, images[2]->source, 0);
 	assert_int_equal(vd_disk_read(disk, bytes, 3000, 0, scratch), 0);
 	for (size_t i = 0; i < 3000; i++)
-		assert_int_equal(bytes[i],
-				 i < 1000 ? fake_source_byte(images[2]->source, i) : 0);
+		assert_int_equal(bytes[i], i < 1000 ? fake_source_byte(images[2]->source, i) : 0);
 	vd_disk_close(disk);
 	vd_scratch_free(scratch);
 }

@@ -134,8 +134,13 @@ static void check_cut(const char *name, size_t bytes, size_t room)
 static void a_cut_name_ends_in_dots_inside_its_room(void **state)
 {
 	static const char names[][24] = {
-		"abcdefghijklmnopqrst", "\n\n\n\n\n\n\n\n", "a\nb\nc\nd\ne\nf\ng\nh", "a\\b",
-		"\xff", "abc", "a",
+		"abcdefghijklmnopqrst",
+		"\n\n\n\n\n\n\n\n",
+		"a\nb\nc\nd\ne\nf\ng\nh",
+		"a\\b",
+		"\xff",
+		"abc",
+		"a",
 	};
 
 	(void)state;

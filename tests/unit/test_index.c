@@ -101,8 +101,8 @@ static void check_seeks(struct vd_index *index, const struct fake_pieces *pieces
 
 		assert_true(seek_is_right(index, pieces, piece->start));
 		assert_true(seek_is_right(index, pieces, piece->end - 1));
-		assert_true(seek_is_right(index, pieces, piece->start +
-							 (piece->end - piece->start) / 2));
+		assert_true(seek_is_right(index, pieces,
+					  piece->start + (piece->end - piece->start) / 2));
 	}
 	assert_true(seek_is_right(index, pieces, pieces->size - 1));
 }
@@ -341,9 +341,11 @@ static void threads_may_seek_while_the_index_grows(void **state)
 
 		assert_int_equal(vd_index_start(index), 0);
 		for (unsigned i = 0; i < ARRAY_LENGTH(seekers); i++) {
-			seekers[i] = (struct seeker){ .index = index, .pieces = &pieces, .seed = i };
-			assert_int_equal(pthread_create(&seekers[i].thread, NULL, seeker_run,
-							&seekers[i]), 0);
+			seekers[i] =
+				(struct seeker){ .index = index, .pieces = &pieces, .seed = i };
+			assert_int_equal(
+				pthread_create(&seekers[i].thread, NULL, seeker_run, &seekers[i]),
+				0);
 		}
 		for (unsigned i = 0; i < ARRAY_LENGTH(seekers); i++) {
 			pthread_join(seekers[i].thread, NULL);

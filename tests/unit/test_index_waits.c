@@ -29,8 +29,10 @@ enum layout { ALL_DATA, ALL_HOLE, FIRST_BYTE, LAST_BYTE, ALL_BUT_ONE, LAYOUTS };
 static struct vd_disk *laid_out_disk(uint64_t size, enum layout layout, struct dice *dice)
 {
 	struct vd_image *image = fake_image_new(size, FAKE_GENEROUS, dice);
-	uint64_t data = layout == ALL_DATA ? size : layout == ALL_HOLE ? 0 :
-			layout == ALL_BUT_ONE ? size - 1 : 1;
+	uint64_t data = layout == ALL_DATA      ? size
+			: layout == ALL_HOLE    ? 0
+			: layout == ALL_BUT_ONE ? size - 1
+						: 1;
 
 	if (layout == LAST_BYTE && size > 1)
 		fake_span_add(image, size - 1, VD_ZERO, NULL, 0);
@@ -74,8 +76,8 @@ static void the_block_count_is_exact_within_its_bounds(void **state)
 }
 
 /*
- * The estimate, too, must not be 0 with data in the disk (tar would drop it all), and must
- * show that there may be holes. What the host's file system says of its blocks does not change that:
+ * The estimate, too, must not be 0 with data in the disk (tar would drop it all), and must show
+ * that there may be holes. What the host's file system says of its blocks does not change that:
  * some say 0 for any file.
  */
 static void the_estimated_block_count_is_within_its_bounds(void **state)
@@ -86,8 +88,8 @@ static void the_estimated_block_count_is_within_its_bounds(void **state)
 	(void)state;
 	for (size_t s = 0; s < ARRAY_LENGTH(sizes); s++) {
 		for (size_t i = 0; i < LAYOUTS * ARRAY_LENGTH(host_blocks); i++) {
-			struct vd_disk *disk = laid_out_disk(sizes[s], (enum layout)(i % LAYOUTS),
-							     &dice);
+			struct vd_disk *disk =
+				laid_out_disk(sizes[s], (enum layout)(i % LAYOUTS), &dice);
 			struct vd_index *index = index_of(disk);
 			uint64_t blocks, most = vd_max(2, sizes[s] / 512) - 1;
 			bool is_exact = true;

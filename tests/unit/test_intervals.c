@@ -206,7 +206,9 @@ static struct vd_intervals *list_fill(size_t limit, enum shape shape, struct pla
 
 static void a_full_list_stays_as_it_is(void **state)
 {
-	static const size_t limits[] = { 65536 + 24576 + 8, 100000, 200000, 400000, 524288, 700001 };
+	static const size_t limits[] = {
+		65536 + 24576 + 8, 100000, 200000, 400000, 524288, 700001
+	};
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_LENGTH(limits); i++) {

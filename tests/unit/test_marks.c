@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The marks let a reader begin in the middle of a JSON text that nobody holds. A mark that is off by
- * one character or pair would give text that is broken far from where it went wrong.
+ * The marks let a reader begin in the middle of a JSON text that nobody holds. A mark that is off
+ * by one character or pair would give text that is broken far from where it went wrong.
  */
 #include "config.h"
 

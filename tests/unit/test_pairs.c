@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The pairs of the JSON: rounded outward, merged, never past the last cluster; and their text, which
- * others parse and must be exact to the character.
+ * The pairs of the JSON: rounded outward, merged, never past the last cluster; and their text,
+ * which others parse and which must be exact to the character.
  */
 #include "config.h"
 
@@ -103,8 +103,8 @@ static void random_intervals_give_the_clusters_they_touch(void **state)
 			more = at < 5000;
 			for (uint64_t i = start; more && i < at; i++)
 				touched[i >> pairs.cluster_bits] = true;
-			is_done = more ? vd_pairs_add(&pairs, start, at, &done) :
-					 vd_pairs_end(&pairs, &done);
+			is_done = more ? vd_pairs_add(&pairs, start, at, &done)
+				       : vd_pairs_end(&pairs, &done);
 			if (!is_done)
 				continue;
 			assert_true(!any || done.first > last + 1);

@@ -210,8 +210,7 @@ static void a_file_without_holes_is_dense(void **state)
 	vd_source_close(source);
 }
 
-static int extent_fails(const struct vd_source *source, uint64_t host, bool *is_hole,
-			uint64_t *end)
+static int extent_fails(const struct vd_source *source, uint64_t host, bool *is_hole, uint64_t *end)
 {
 	(void)source;
 	*is_hole = true;
@@ -295,8 +294,12 @@ static void two_names_of_one_file_are_the_same(void **state)
 
 static void block_devices_are_the_same_by_their_number(void **state)
 {
-	struct vd_source a = { .st = { .st_mode = S_IFBLK, .st_dev = 5, .st_ino = 1, .st_rdev = 7 } };
-	struct vd_source b = { .st = { .st_mode = S_IFBLK, .st_dev = 5, .st_ino = 2, .st_rdev = 7 } };
+	struct vd_source a = {
+		.st = { .st_mode = S_IFBLK, .st_dev = 5, .st_ino = 1, .st_rdev = 7 }
+	};
+	struct vd_source b = {
+		.st = { .st_mode = S_IFBLK, .st_dev = 5, .st_ino = 2, .st_rdev = 7 }
+	};
 
 	(void)state;
 	assert_true(vd_source_same(&a, &b));
@@ -328,7 +331,9 @@ static int lock_file(const char *path, short type, off_t byte)
 /* Does anybody hold a lock on the byte, as another program sees it? */
 static bool is_locked(const char *path, off_t byte)
 {
-	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1 };
+	struct flock lock = {
+		.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1
+	};
 	int fd = open(path, O_RDWR);
 
 	assert_true(fd >= 0);
@@ -412,12 +417,12 @@ static void a_writer_is_seen_and_its_locks_respected(void **state)
 {
 	const char *path = plain_file(*state, "file", 10);
 
-	check_conflict(path, F_RDLCK, 101, -EBUSY, 0, "--force-share");	/* it writes */
-	check_conflict(path, F_RDLCK, 103, -EBUSY, 0, "--force-share");	/* it resizes */
-	check_conflict(path, F_RDLCK, 200, -EBUSY, -EBUSY, "alone");	/* it lets nobody read */
-	check_conflict(path, F_RDLCK, 100, 0, 0, "");			/* it reads */
-	check_conflict(path, F_RDLCK, 102, 0, 0, "");			/* it writes what was there */
-	check_conflict(path, F_RDLCK, 201, 0, 0, "");			/* it wants no writers */
+	check_conflict(path, F_RDLCK, 101, -EBUSY, 0, "--force-share"); /* it writes */
+	check_conflict(path, F_RDLCK, 103, -EBUSY, 0, "--force-share"); /* it resizes */
+	check_conflict(path, F_RDLCK, 200, -EBUSY, -EBUSY, "alone"); /* it lets nobody read */
+	check_conflict(path, F_RDLCK, 100, 0, 0, ""); /* it reads */
+	check_conflict(path, F_RDLCK, 102, 0, 0, ""); /* it writes what is there already */
+	check_conflict(path, F_RDLCK, 201, 0, 0, ""); /* it wants no writers */
 }
 
 static void a_foreign_write_lock_on_our_bytes_is_seen(void **state)

@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What all drivers share: collecting runs within the room there is, collecting the names of a
+ * parent, and telling formats apart, where a file that looks like two of them is an attack.
+ */
+#include "config.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "format/format.h"
+#include "images.h"
+
+static bool add(struct vd_runs *runs, uint64_t start, uint64_t length, enum vd_kind kind,
+		const struct vd_source *from, uint64_t where)
+{
+	struct vd_run run = {
+		.start = start,
+		.length = length,
+		.kind = kind,
+		.from = from,
+		.where = where,
+	};
+
+	return vd_runs_add(runs, &run);
+}
+
+static void runs_that_continue_each_other_become_one(void **state)
+{
+	static const struct vd_source a, b;
+	struct vd_run list[8];
+	struct vd_runs runs = { .runs = list, .max = 8 };
+
+	(void)state;
+	assert_true(add(&runs, 0, 10, VD_ZERO, NULL, 0));
+	assert_true(add(&runs, 10, 10, VD_ZERO, NULL, 0));
+	assert_true(add(&runs, 20, 10, VD_ABSENT, NULL, 0));
+	assert_true(add(&runs, 30, 10, VD_RAW, &a, 500));
+	assert_true(add(&runs, 40, 10, VD_RAW, &a, 510));
+	assert_true(add(&runs, 50, 10, VD_RAW, &a, 530)); /* elsewhere */
+	assert_true(add(&runs, 60, 10, VD_RAW, &b, 540)); /* in another file */
+	assert_true(add(&runs, 70, 10, VD_BAD, NULL, 0));
+	assert_true(add(&runs, 80, 10, VD_BAD, NULL, 0));
+	assert_int_equal(runs.count, 6);
+	assert_true(list[0].length == 20 && list[2].length == 20 && list[5].length == 20);
+}
+
+static void coded_units_are_never_joined(void **state)
+{
+	static const struct vd_source a;
+	struct vd_run list[8];
+	struct vd_runs runs = { .runs = list, .max = 8 };
+
+	(void)state;
+	assert_true(add(&runs, 0, 10, VD_CODED, &a, 0));
+	assert_true(add(&runs, 10, 10, VD_CODED, &a, 10));
+	assert_int_equal(runs.count, 2);
+}
+
+static void without_room_a_run_is_refused_unless_it_continues_the_last(void **state)
+{
+	struct vd_run list[2];
+	struct vd_runs runs = { .runs = list, .max = 1 };
+
+	(void)state;
+	list[1].start = 77;
+	assert_true(add(&runs, 0, 10, VD_ZERO, NULL, 0));
+	assert_true(add(&runs, 10, 10, VD_ZERO, NULL, 0));
+	assert_false(add(&runs, 20, 10, VD_ABSENT, NULL, 0));
+	assert_int_equal(runs.count, 1);
+	assert_true(list[0].length == 20 && list[1].start == 77);
+}
+
+static void a_parent_has_each_name_once_in_order(void **state)
+{
+	struct vd_parent parent = { .count = 0 };
+
+	(void)state;
+	assert_int_equal(vd_parent_add(&parent, "b"), 0);
+	assert_int_equal(vd_parent_add(&parent, ""), 0);
+	assert_int_equal(vd_parent_add(&parent, "a"), 0);
+	assert_int_equal(vd_parent_add(&parent, "b"), 0);
+	assert_int_equal(parent.count, 2);
+	assert_string_equal(parent.names[0], "b");
+	assert_string_equal(parent.names[1], "a");
+	vd_parent_clear(&parent);
+	assert_int_equal(parent.count, 0);
+	vd_parent_clear(&parent);
+}
+
+static void a_parent_has_no_more_names_than_there_is_room_for(void **state)
+{
+	struct vd_parent parent = { .count = 0 };
+	char name[16];
+
+	(void)state;
+	for (int i = 0; i < 2 * VD_PARENT_NAMES_MAX; i++) {
+		snprintf(name, sizeof(name), "%d", i);
+		assert_int_equal(vd_parent_add(&parent, name), 0);
+	}
+	assert_int_equal(parent.count, VD_PARENT_NAMES_MAX);
+	vd_parent_clear(&parent);
+}
+
+static void formats_are_found_by_name(void **state)
+{
+	(void)state;
+	assert_ptr_equal(vd_format_find("vhd"), &vd_format_vhd);
+	assert_ptr_equal(vd_format_find("vpc"), &vd_format_vhd);
+	assert_ptr_equal(vd_format_find("qcow2"), &vd_format_qcow2);
+	assert_ptr_equal(vd_format_find("raw"), &vd_format_raw);
+	assert_null(vd_format_find(""));
+	assert_null(vd_format_find("qcow"));
+	assert_null(vd_format_find("QCOW2"));
+}
+
+/* Probe a file with these bytes. `says`: a part of the refusal. */
+static void check_probe(const char *folder, const struct image *image, int expected,
+			const struct vd_format *format, const char *says)
+{
+	const char *path = in_folder(folder, "file");
+	struct vd_error err = { "" };
+	const struct vd_format *found = NULL;
+	struct vd_source *source;
+
+	image_write(image, path);
+	source = file_source(path);
+	assert_int_equal(vd_format_probe(source, "--format", &found, &err), expected);
+	assert_ptr_equal(found, format);
+	assert_non_null(strstr(err.text, says));
+	vd_source_close(source);
+}
+
+static void images_are_recognised_by_their_magic(void **state)
+{
+	struct image *image = make(sizeof(*image));
+
+	qcow2_make(image, &(struct qcow2_facts){ .zstd = false });
+	check_probe(*state, image, 0, &vd_format_qcow2, "");
+	vhd_make(image, &(struct vhd_facts){ .uuid = 1 });
+	check_probe(*state, image, 0, &vd_format_vhd, "");
+	image->count--; /* old Virtual PC cut a byte */
+	check_probe(*state, image, 0, &vd_format_vhd, "");
+	memset(image->bytes + image->count - 600, 0, 600); /* the copy at the beginning is left */
+	check_probe(*state, image, 0, &vd_format_vhd, "");
+	free(image);
+}
+
+static void a_raw_disk_is_never_the_answer(void **state)
+{
+	static const size_t counts[] = { 0, 1, 3, 4, 511, 512, 5000 };
+	struct image *image = make(sizeof(*image));
+
+	memset(image, 0, sizeof(*image));
+	for (size_t i = 0; i < ARRAY_LENGTH(counts); i++) {
+		image->count = counts[i];
+		check_probe(*state, image, -EINVAL, NULL, "--format=raw");
+	}
+	free(image);
+}
+
+static void a_file_that_looks_like_two_formats_is_refused(void **state)
+{
+	struct image *image = make(sizeof(*image)), *vhd = make(sizeof(*vhd));
+
+	qcow2_make(image, &(struct qcow2_facts){ .zstd = false });
+	vhd_make(vhd, &(struct vhd_facts){ .uuid = 1 });
+	memcpy(image->bytes + image->count, vhd->bytes, 512);
+	image->count += 512;
+	check_probe(*state, image, -EINVAL, NULL, "attacks");
+	free(image);
+	free(vhd);
+}
+
+static void formats_that_are_not_read_are_named(void **state)
+{
+	static const struct {
+		size_t at, bytes;
+		const char *magic, *name;
+	} list[] = {
+		{ 0, 8, "QFI\xfb\0\0\0\1", "QCOW version 1" },
+		{ 0, 8, "vhdxfile", "VHDX" },
+		{ 0, 4, "KDMV", "VMDK" },
+		{ 0x40, 4, "\x7f\x10\xda\xbe", "VDI" },
+		{ 0, 4, "QED\0", "QED" },
+		{ 0, 6, "LUKS\xba\xbe", "LUKS" },
+	};
+	struct image *image = make(sizeof(*image));
+
+	for (size_t i = 0; i < ARRAY_LENGTH(list); i++) {
+		memset(image, 0, sizeof(*image));
+		memcpy(image->bytes + list[i].at, list[i].magic, list[i].bytes);
+		image->count = list[i].at + list[i].bytes; /* no longer than that */
+		check_probe(*state, image, -ENOTSUP, NULL, list[i].name);
+	}
+	free(image);
+}
+
+static void an_image_that_cannot_be_opened_closes_its_source(void **state)
+{
+	const char *path = in_folder(*state, "file");
+	unsigned files = open_files();
+	struct vd_image_options options = { .snapshot = NULL };
+	struct vd_error err = { "" };
+	struct vd_image *image = NULL;
+	struct vd_cache *cache;
+
+	file_write(path, "too short", 9);
+	assert_int_equal(vd_cache_new(1 << 20, &cache), 0);
+	assert_int_equal(
+		vd_image_open(file_source(path), &vd_format_qcow2, &options, cache, &image, &err),
+		-EINVAL);
+	assert_int_equal(
+		vd_image_open(file_source(path), &vd_format_vhd, &options, cache, &image, &err),
+		-EINVAL);
+	options.snapshot = "1";
+	assert_int_equal(
+		vd_image_open(file_source(path), &vd_format_raw, &options, cache, &image, &err),
+		-EINVAL);
+	assert_null(image);
+	assert_int_equal(open_files(), files);
+	vd_image_close(NULL);
+	vd_cache_free(cache);
+}
+
+#define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, folder_make, folder_remove)
+
+int main(void)
+{
+	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test(runs_that_continue_each_other_become_one),
+		cmocka_unit_test(coded_units_are_never_joined),
+		cmocka_unit_test(without_room_a_run_is_refused_unless_it_continues_the_last),
+		cmocka_unit_test(a_parent_has_each_name_once_in_order),
+		cmocka_unit_test(a_parent_has_no_more_names_than_there_is_room_for),
+		cmocka_unit_test(formats_are_found_by_name),
+		IN_FOLDER(images_are_recognised_by_their_magic),
+		IN_FOLDER(a_raw_disk_is_never_the_answer),
+		IN_FOLDER(a_file_that_looks_like_two_formats_is_refused),
+		IN_FOLDER(formats_that_are_not_read_are_named),
+		IN_FOLDER(an_image_that_cannot_be_opened_closes_its_source),
+	};
+
+	return cmocka_run_group_tests_name("format", tests, NULL, NULL);
+}

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The options of a chain are set by name from two command lines and from /etc/fstab; each row of
+ * the table must do what it says, and a bad value must be named.
+ */
+#include "config.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "disk/chain.h"
+#include "util.h"
+
+static struct vd_chain_options set(const char *name, const char *value, int expected)
+{
+	struct vd_chain_options options = { .format = NULL };
+	struct vd_error err = { "" };
+
+	assert_int_equal(vd_chain_option_set(&options, name, value, &err), expected);
+	if (expected == -EINVAL) {
+		assert_non_null(strstr(err.text, "--"));
+		assert_non_null(strstr(err.text, name));
+	} else {
+		assert_string_equal(err.text, "");
+	}
+	return options;
+}
+
+static void the_image_format_is_one_that_is_read(void **state)
+{
+	(void)state;
+	assert_string_equal(set("format", "vhd", 0).format, "vhd");
+	assert_string_equal(set("format", "vpc", 0).format, "vpc");
+	assert_string_equal(set("format", "qcow2", 0).format, "qcow2");
+	assert_string_equal(set("format", "raw", 0).format, "raw");
+	set("format", "vmdk", -EINVAL);
+	set("format", "QCOW2", -EINVAL);
+	set("format", "", -EINVAL);
+}
+
+static void the_policy_is_one_of_three(void **state)
+{
+	(void)state;
+	assert_int_equal((struct vd_chain_options){ .format = NULL }.backing, VD_BACKING_SAME_DIR);
+	assert_int_equal(set("backing", "same-dir", 0).backing, VD_BACKING_SAME_DIR);
+	assert_int_equal(set("backing", "any", 0).backing, VD_BACKING_ANY);
+	assert_int_equal(set("backing", "none", 0).backing, VD_BACKING_NONE);
+	set("backing", "samedir", -EINVAL);
+	set("backing", "", -EINVAL);
+}
+
+static void a_policy_that_is_not_known_leaves_the_old_one(void **state)
+{
+	struct vd_chain_options options = { .backing = VD_BACKING_NONE };
+	struct vd_error err = { "" };
+
+	(void)state;
+	assert_int_equal(vd_chain_option_set(&options, "backing", "all", &err), -EINVAL);
+	assert_int_equal(options.backing, VD_BACKING_NONE);
+	assert_non_null(strstr(err.text, "same-dir, any and none"));
+}
+
+static void files_and_snapshots_are_any_text_but_the_empty(void **state)
+{
+	(void)state;
+	assert_string_equal(set("data-file", "a b", 0).data_file, "a b");
+	assert_string_equal(set("snapshot", "1", 0).snapshot, "1");
+	assert_string_equal(set("backing-file", "x", 0).backing_files[0], "x");
+	assert_int_equal(set("backing-file", "x", 0).backing_file_count, 1);
+	set("data-file", "", -EINVAL);
+	set("snapshot", "", -EINVAL);
+	set("backing-file", "", -EINVAL);
+}
+
+static void backing_formats_are_checked_as_the_images(void **state)
+{
+	(void)state;
+	assert_string_equal(set("backing-format", "raw", 0).backing_formats[0], "raw");
+	assert_int_equal(set("backing-format", "raw", 0).backing_format_count, 1);
+	set("backing-format", "qed", -EINVAL);
+}
+
+static void a_flag_takes_no_value(void **state)
+{
+	(void)state;
+	assert_false((struct vd_chain_options){ .format = NULL }.force_share);
+	assert_true(set("force-share", NULL, 0).force_share);
+	assert_false(set("force-share", "yes", -EINVAL).force_share);
+	assert_false(set("force-share", "", -EINVAL).force_share);
+}
+
+static void each_row_with_a_value_needs_it(void **state)
+{
+	unsigned rows = 0;
+
+	(void)state;
+	for (const struct vd_chain_option *row = vd_chain_option_table; row->name; row++) {
+		assert_non_null(row->help);
+		if (row->value)
+			set(row->name, NULL, -EINVAL);
+		rows++;
+	}
+	assert_int_equal(rows, 7);
+}
+
+static void other_names_are_left_to_the_caller(void **state)
+{
+	static const char *const names[] = {
+		"", "form", "formats", "FORMAT", "backing-", "-format", "direct", "map-memory",
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LENGTH(names); i++) {
+		set(names[i], "raw", -ENOENT);
+		set(names[i], NULL, -ENOENT);
+	}
+}
+
+static void the_last_one_counts(void **state)
+{
+	struct vd_chain_options options = { .format = NULL };
+	struct vd_error err = { "" };
+
+	(void)state;
+	assert_int_equal(vd_chain_option_set(&options, "format", "vhd", &err), 0);
+	assert_int_equal(vd_chain_option_set(&options, "format", "raw", &err), 0);
+	assert_string_equal(options.format, "raw");
+	assert_int_equal(vd_chain_option_set(&options, "snapshot", "a", &err), 0);
+	assert_int_equal(vd_chain_option_set(&options, "snapshot", "b", &err), 0);
+	assert_string_equal(options.snapshot, "b");
+}
+
+static void lists_keep_their_order(void **state)
+{
+	struct vd_chain_options options = { .format = NULL };
+	struct vd_error err = { "" };
+
+	(void)state;
+	assert_int_equal(vd_chain_option_set(&options, "backing-file", "a", &err), 0);
+	assert_int_equal(vd_chain_option_set(&options, "backing-format", "raw", &err), 0);
+	assert_int_equal(vd_chain_option_set(&options, "backing-file", "b", &err), 0);
+	assert_int_equal(options.backing_file_count, 2);
+	assert_string_equal(options.backing_files[0], "a");
+	assert_string_equal(options.backing_files[1], "b");
+	assert_int_equal(options.backing_format_count, 1);
+}
+
+/* A chain of VD_LAYERS_MAX layers has one backing file less, and each may have its format. */
+static void lists_hold_a_whole_chain_and_no_more(void **state)
+{
+	struct vd_chain_options options = { .format = NULL };
+	struct vd_error err = { "" };
+
+	(void)state;
+	for (unsigned i = 1; i < VD_LAYERS_MAX; i++)
+		assert_int_equal(vd_chain_option_set(&options, "backing-file", "a", &err), 0);
+	for (unsigned i = 1; i < VD_LAYERS_MAX; i++)
+		assert_int_equal(vd_chain_option_set(&options, "backing-format", "raw", &err), 0);
+	assert_int_equal(vd_chain_option_set(&options, "backing-file", "a", &err), -EINVAL);
+	assert_int_equal(vd_chain_option_set(&options, "backing-format", "raw", &err), -EINVAL);
+	assert_int_equal(options.backing_file_count, VD_LAYERS_MAX - 1);
+	assert_int_equal(options.backing_format_count, VD_LAYERS_MAX - 1);
+	assert_non_null(strstr(err.text, "32 layers"));
+}
+
+int main(void)
+{
+	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test(the_image_format_is_one_that_is_read),
+		cmocka_unit_test(the_policy_is_one_of_three),
+		cmocka_unit_test(a_policy_that_is_not_known_leaves_the_old_one),
+		cmocka_unit_test(files_and_snapshots_are_any_text_but_the_empty),
+		cmocka_unit_test(backing_formats_are_checked_as_the_images),
+		cmocka_unit_test(a_flag_takes_no_value),
+		cmocka_unit_test(each_row_with_a_value_needs_it),
+		cmocka_unit_test(other_names_are_left_to_the_caller),
+		cmocka_unit_test(the_last_one_counts),
+		cmocka_unit_test(lists_keep_their_order),
+		cmocka_unit_test(lists_hold_a_whole_chain_and_no_more),
+	};
+
+	return cmocka_run_group_tests_name("options", tests, NULL, NULL);
+}
