@@ -43,7 +43,7 @@ static int chain_source(struct chain *chain, const struct vd_open_request *reque
 	if (r < 0)
 		return r;
 	if (chain_has(chain->disk, source))
-		r = vd_fail(err, ELOOP,
+		r = vd_fail(err, EEXIST,
 			    "%s: the chain comes back to this file, as its %s; it has no end",
 			    source->name, request->role);
 	if (r == 0)
@@ -158,7 +158,7 @@ static const char *short_reason(int r)
 		return "of another owner, which --backing=any allows";
 	case -ESTALE:
 		return "has another UUID";
-	case -ELOOP:
+	case -EEXIST:
 		return "already in the chain";
 	case -EACCES:
 		return "not permitted";

@@ -34,7 +34,7 @@ struct vd_extent {
 /*
  * Fill extents with 1 to max adjacent ones that begin at virt and end at virt + want or before.
  * want > 0 and [virt, virt + want) is inside the disk. Neighbours that continue each other are
- * merged. It stops early when there is no room or after VD_DISK_MAP_CALLS questions to drivers.
+ * merged (parts of one CODED unit are not). It stops early when there is no room or after VD_DISK_MAP_CALLS questions to drivers.
  * Returns the number of extents, or -ENOMEM.
  */
 int vd_disk_map(const struct vd_disk *disk, uint64_t virt, uint64_t want, struct vd_extent *extents,

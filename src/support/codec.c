@@ -12,6 +12,7 @@
 #include <libdeflate.h>
 #include <stdlib.h>
 #include <zstd.h>
+#include <zstd_errors.h>
 
 #include "support/codec.h"
 
@@ -124,7 +125,8 @@ int vd_unzstd(struct vd_scratch *scratch, const void *in, size_t in_bytes, void 
 
 		left = ZSTD_decompressStream(scratch->zstd, &to, &from);
 		if (ZSTD_isError(left))
-			return -EIO;
+			return ZSTD_getErrorCode(left) == ZSTD_error_memory_allocation ? -ENOMEM
+										       : -EIO;
 		if (from.pos == in_before && to.pos == out_before && (left > 0 || to.pos < to.size))
 			return -EIO; /* no progress: too little input, or more output than fits */
 	}

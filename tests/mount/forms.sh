@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # The command itself: foreground and background, its exit status, its one line when it fails, and
 # the odd places an image and a mountpoint can be.
-# shellcheck source-path=SCRIPTDIR source=lib.sh disable=SC2015,SC2086,SC2317
+# shellcheck source-path=SCRIPTDIR source=lib.sh disable=SC2015,SC2016,SC2086,SC2317
 . "$(dirname "$0")/lib.sh"
-start root qemu-img qemu-io python3 losetup ps
+start root qemu-img qemu-io python3 losetup
 mkdir mnt mnt2
 touch plain plain2
 image disk.qcow2 1m "write -q -P 65 64k 64k"
@@ -237,13 +237,13 @@ block_devices() {
 		mount_image '' "$device" plain || return
 		claim "a $kind on a block device, as a file$in" cmp plain wanted
 		unmount plain
-		losetup -d "$device"
+		detach "$device"
 	done
 	attach device wanted --read-only || { not_ok "losetup works$in"; return; }
 	mount_image --format=raw "$device" mnt || return
 	claim "a raw disk on a block device$in" cmp "mnt/${device#/dev/}.raw" wanted
 	unmount mnt
-	losetup -d "$device"
+	detach "$device"
 }
 
 # The process is killed: the mount stays, is dead, and is named as such.

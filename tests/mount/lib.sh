@@ -21,7 +21,7 @@ ok() { # ok CLAIM
 not_ok() { # not_ok CLAIM [WHAT WAS FOUND INSTEAD]
 	count=$((count + 1)) failed=$((failed + 1))
 	echo "not ok $count - $1"
-	[ $# -eq 1 ] || head -c 4000 <<<"$2" | tr -d '\0' | sed 's/^/# /'
+	[ $# -eq 1 ] || head -c 4000 <<<"$2" | tr -d '\0' | sed 's/^/# /' | grep ''
 	return 1
 }
 
@@ -98,7 +98,9 @@ start() {
 	done
 	command -v fusermount3 >/dev/null || skip_all "fusermount3 is not installed"
 	[ -c /dev/fuse ] || skip_all "there is no /dev/fuse"
-	for dir in "${VD_BUILDDIR:-build}" .; do
+	local places=(build .)
+	[ -z "${VD_BUILDDIR-}" ] || places=("$VD_BUILDDIR")
+	for dir in "${places[@]}"; do
 		[ -x "$dir/vdifs" ] && [ -x "$dir/vdimap" ] && break
 	done
 	vdifs=$(realpath "$dir/vdifs") vdimap=$(realpath "$dir/vdimap")
@@ -166,12 +168,12 @@ clean_up() {
 	local status=$? place loop pid
 	trap '' HUP INT TERM
 	cd /
+	for loop in "${loops[@]-}"; do
+		[ -z "$loop" ] || detach "$loop"
+	done
 	mounts_below | while read -r place; do
 		unmount_now "$place" || unmount_now -z "$place" || umount -l "$place"
 	done >/dev/null 2>&1
-	for loop in "${loops[@]-}"; do
-		[ -z "$loop" ] || losetup -d "$loop" 2>/dev/null
-	done
 	wait_for 2 no_processes >/dev/null
 	for pid in $(processes); do
 		kill -KILL "$pid" 2>/dev/null
@@ -238,7 +240,11 @@ begin() {
 	pid=$!
 }
 
-is_over() { ! [[ $(ps -o stat= -p "$1") =~ ^[^Z] ]]; } # or a zombie
+is_over() { # or a zombie
+	local stat
+	{ stat=$(<"/proc/$1/stat"); } 2>/dev/null || return 0
+	[[ $stat == *') Z '* ]]
+}
 
 # end_of PID: wait for the end of what was begun, 20 s at most. $ended_with is its exit status.
 end_of() {
@@ -253,6 +259,11 @@ attach() {
 	found=$(losetup --find --show "${@:3}" -- "$2") || return
 	loops+=("$found")
 	printf -v "$1" '%s' "$found"
+}
+
+# Detach a loop device, unless it has become another's meanwhile. One in use goes with its last user.
+detach() {
+	[[ $(losetup -n -O BACK-FILE "$1" 2>/dev/null) != "$work"/* ]] || losetup -d "$1"
 }
 
 hash_of() { sha256sum <"$1" | cut -d ' ' -f 1; }

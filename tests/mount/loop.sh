@@ -54,7 +54,7 @@ by_losetup() {
 	elif [ "$1" = --direct-io=on ]; then
 		ok "$image: direct I/O is really on$in"
 	fi
-	losetup -d "$device"
+	detach "$device"
 	claim "$image: losetup $*: the disk is not busy afterwards$in" unmount mnt
 }
 
@@ -64,7 +64,7 @@ no_writing() {
 	mount_image '' ext4.qcow2 mnt || return
 	if attach device mnt/ext4.raw 2>/dev/null; then
 		is "a loop device is read-only unasked$in" "$(blockdev --getro "$device")" 1
-		losetup -d "$device"
+		detach "$device"
 	else
 		ok "a loop device is read-only unasked$in"
 	fi
@@ -93,7 +93,7 @@ vfat_by_mtools() {
 	claim "$1: every byte through a loop device$in" cmp "$device" vfat.raw
 	rm -rf out && mkdir out && mcopy -s -i "$device" '::*' out 2>/dev/null
 	claim "$1: every file is there$in" diff -r tree out
-	losetup -d "$device"
+	detach "$device"
 	unmount mnt
 }
 

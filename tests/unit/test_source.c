@@ -97,11 +97,13 @@ static void short_and_interrupted_reads_are_continued(void **state)
 	preads = 0;
 	check_contents(source, 3, 990);
 	pread_max = SIZE_MAX;
-	if (preads == 0) /* it has another name here */
-		skip();
+	vd_source_close(source);
+	if (preads == 0) {
+		say_skipped("pread has another name here");
+		return;
+	}
 	assert_int_equal(eintr_left, 0);
 	assert_int_equal(preads, 5 + (990 + 6) / 7);
-	vd_source_close(source);
 }
 
 static void reading_past_the_end_is_an_error(void **state)
@@ -179,8 +181,10 @@ static void extents_are_the_holes_of_the_file(void **state)
 	const char *path = in_folder(*state, "file");
 	struct vd_source *source;
 
-	if (!sparse_file(path))
-		skip();
+	if (!sparse_file(path)) {
+		say_skipped("this file system has no holes");
+		return;
+	}
 	source = file_source(path);
 	assert_false(source->dense);
 	for (size_t i = 0; i < ARRAY_LENGTH(expected); i++) {

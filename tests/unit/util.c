@@ -167,6 +167,11 @@ char *capture_end(void)
 	return text;
 }
 
+void say_skipped(const char *why)
+{
+	printf("# skipped: %s\n", why);
+}
+
 unsigned count_lines(const char *text)
 {
 	unsigned lines = 0;
