@@ -280,8 +280,21 @@ lazy_unmount() {
 	claim "and gone after the last close$in" wait_for 20 is_over "$daemon"
 }
 
+# A script that holds a lock or a pipe while it mounts must not leave them to the mount.
+inherited_descriptors() {
+	(
+		exec 7>lock
+		flock 7
+		"$vdifs" $mode disk.qcow2 mnt 9>&-
+	)
+	claim "it mounts from a script that holds a lock$in" cmp -n 4096 mnt/disk.raw mnt/disk.raw
+	claim "the lock is free when the script has ended$in" flock -n lock true
+	claim "it is unmounted$in" unmount mnt
+}
+
 all() {
 	all_foregrounds
+	inherited_descriptors
 	page_cache
 	background_signals
 	at_once
