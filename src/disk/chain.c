@@ -9,11 +9,14 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "disk/chain.h"
 
 /* Bytes of metadata pages that all layers together keep. */
 #define CACHE_BYTES ((size_t)32 << 20)
+/* Bytes of decoded clusters, unless --cache-memory says otherwise. */
+#define UNIT_BYTES ((size_t)32 << 20)
 
 struct chain {
 	const struct vd_chain_options *options;
@@ -292,9 +295,12 @@ int vd_chain_open(const char *path, const struct vd_chain_options *options,
 {
 	struct vd_disk *disk = calloc(1, sizeof(*disk));
 	struct chain chain = { .options = options, .opener = opener, .disk = disk };
+	size_t unit_bytes = options->cache_memory ? options->cache_memory : UNIT_BYTES;
+	unsigned threads = (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
 	int r = -ENOMEM;
 
-	if (!disk || vd_cache_new(CACHE_BYTES, &disk->cache) < 0)
+	if (!disk || vd_cache_new(CACHE_BYTES, &disk->cache) < 0 ||
+	    vd_units_new(unit_bytes, threads, &disk->units) < 0)
 		vd_fail(err, ENOMEM, "out of memory");
 	else
 		r = chain_top(&chain, path, err);

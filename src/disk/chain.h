@@ -20,6 +20,7 @@ struct vd_chain_options {
 	const char *data_file;
 	const char *snapshot;
 	bool force_share;
+	size_t cache_memory; /* bytes of decoded clusters; 0: the default */
 };
 
 /* A row of the table of chain options; it ends with a NULL name. */

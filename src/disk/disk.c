@@ -26,36 +26,36 @@ struct sink {
 	bool full;
 };
 
-static bool continues(const struct vd_run *last, const struct vd_run *run)
+/* Does the run, from `skip` bytes on, continue the last one? */
+static bool continues(const struct vd_run *last, const struct vd_run *run, uint64_t skip)
 {
 	if (last->kind != run->kind || run->kind == VD_CODED)
 		return false;
 	return run->kind != VD_RAW ||
-	       (last->from == run->from && last->where + last->length == run->where);
+	       (last->from == run->from && last->where + last->length == run->where + skip);
 }
 
 /* Append what is inside [sink->end, end) of the run. */
 static void sink_add(struct sink *sink, const struct vd_image *image, const struct vd_run *run,
 		     uint64_t end)
 {
-	struct vd_extent *last = sink->count ? &sink->extents[sink->count - 1] : NULL;
-	struct vd_extent extent = {
-		.start = sink->end,
-		.length = end - sink->end,
-		.image = image,
-		.run = *run,
-	};
+	struct vd_extent *extent = &sink->extents[sink->count];
+	uint64_t skip = sink->end - run->start, length = end - sink->end;
 
-	if (run->kind != VD_CODED) {
-		extent.run.where += extent.start - run->start;
-		extent.run.start = extent.start;
-		extent.run.length = extent.length;
-	}
-	if (last && continues(&last->run, &extent.run)) {
-		last->length += extent.length;
-		last->run.length += extent.length;
+	if (sink->count > 0 && continues(&extent[-1].run, run, skip)) {
+		extent[-1].length += length;
+		extent[-1].run.length += length;
 	} else if (sink->count < sink->max) {
-		sink->extents[sink->count++] = extent;
+		extent->start = sink->end;
+		extent->length = length;
+		extent->image = image;
+		vd_run_copy(&extent->run, run);
+		if (run->kind != VD_CODED) {
+			extent->run.where += skip;
+			extent->run.start = sink->end;
+			extent->run.length = length;
+		}
+		sink->count++;
 	} else {
 		sink->full = true;
 		return;
@@ -127,29 +127,22 @@ static int read_raw(const struct vd_extent *extent, void *buffer)
 	return r;
 }
 
-/* Decode straight into the buffer if the whole unit is wanted, else keep the unit for the next. */
-static int read_coded(const struct vd_extent *extent, void *buffer, struct vd_scratch *scratch)
+static int read_coded(struct vd_units *units, const struct vd_extent *extent, void *buffer,
+		      struct vd_scratch *scratch)
 {
-	const struct vd_image *image = extent->image;
-	const struct vd_run *run = &extent->run;
-	const uint8_t *unit = vd_scratch_unit(scratch, image, run->start);
+	struct vd_unit *unit;
+	const uint8_t *bytes;
+	int r = vd_units_get(units, extent->image, &extent->run, scratch, &unit, &bytes);
 
-	if (!unit && extent->length == run->length)
-		return image->format->decode(image, run, buffer, scratch);
-	if (!unit) {
-		uint8_t *fresh = vd_scratch_unit_buffer(scratch, (size_t)run->length);
-		int r = fresh ? image->format->decode(image, run, fresh, scratch) : -ENOMEM;
-
-		if (r < 0)
-			return r;
-		vd_scratch_unit_keep(scratch, image, run->start);
-		unit = fresh;
-	}
-	memcpy(buffer, unit + (extent->start - run->start), (size_t)extent->length);
+	if (r < 0)
+		return r;
+	memcpy(buffer, bytes + (extent->start - extent->run.start), (size_t)extent->length);
+	vd_units_put(units, unit);
 	return 0;
 }
 
-static int read_extent(const struct vd_extent *extent, void *buffer, struct vd_scratch *scratch)
+static int read_extent(const struct vd_disk *disk, const struct vd_extent *extent, void *buffer,
+		       struct vd_scratch *scratch)
 {
 	switch (extent->run.kind) {
 	case VD_ABSENT:
@@ -159,11 +152,37 @@ static int read_extent(const struct vd_extent *extent, void *buffer, struct vd_s
 	case VD_RAW:
 		return read_raw(extent, buffer);
 	case VD_CODED:
-		return read_coded(extent, buffer, scratch);
+		return read_coded(disk->units, extent, buffer, scratch);
 	case VD_BAD:
 		break;
 	}
 	return -EIO;
+}
+
+/* Have all compressed clusters among the extents but the first decoded by others. */
+static bool ask_for_units(const struct vd_disk *disk, const struct vd_extent *extents, int count,
+			  bool is_first)
+{
+	bool any = false;
+
+	for (int i = 0; i < count; i++) {
+		if (extents[i].run.kind != VD_CODED)
+			continue;
+		if (any || !is_first)
+			vd_units_ask(disk->units, extents[i].image, &extents[i].run);
+		any = true;
+	}
+	return any;
+}
+
+/* A reader goes on in order: have what comes next decoded before it is asked for. */
+static void look_ahead(const struct vd_disk *disk, uint64_t virt, uint64_t end)
+{
+	uint64_t ahead = vd_min(vd_units_ahead(disk->units, virt, end), disk->size - end);
+	struct vd_extent extents[EXTENTS_PER_READ];
+	int count = ahead ? vd_disk_map(disk, end, ahead, extents, EXTENTS_PER_READ) : 0;
+
+	ask_for_units(disk, extents, count, false);
 }
 
 int vd_disk_read(const struct vd_disk *disk, void *buffer, size_t bytes, uint64_t virt,
@@ -177,8 +196,11 @@ int vd_disk_read(const struct vd_disk *disk, void *buffer, size_t bytes, uint64_
 
 		if (count < 0)
 			return count;
+		if (ask_for_units(disk, extents, count, true) && at == virt)
+			look_ahead(disk, virt, end);
 		for (int i = 0; i < count; i++) {
-			int r = read_extent(&extents[i], (uint8_t *)buffer + (at - virt), scratch);
+			int r = read_extent(disk, &extents[i], (uint8_t *)buffer + (at - virt),
+					    scratch);
 
 			if (r < 0)
 				return r;
@@ -192,6 +214,7 @@ void vd_disk_close(struct vd_disk *disk)
 {
 	if (!disk)
 		return;
+	vd_units_free(disk->units); /* its threads use the layers */
 	for (unsigned i = 0; i < disk->count; i++)
 		vd_image_close(disk->layers[i]);
 	vd_cache_free(disk->cache);

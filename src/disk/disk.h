@@ -9,6 +9,7 @@
 #ifndef VD_DISK_DISK_H
 #define VD_DISK_DISK_H
 
+#include "disk/units.h"
 #include "format/format.h"
 
 #define VD_LAYERS_MAX 32
@@ -19,7 +20,8 @@
 struct vd_disk {
 	struct vd_image *layers[VD_LAYERS_MAX]; /* the image first, its parents after it; owned */
 	unsigned count;
-	struct vd_cache *cache; /* owned */
+	struct vd_cache *cache; /* of metadata; owned */
+	struct vd_units *units; /* decoded clusters; owned */
 	uint64_t size; /* virtual bytes: the top layer's */
 	unsigned cluster_bits; /* the top layer's */
 };
@@ -34,8 +36,8 @@ struct vd_extent {
 /*
  * Fill extents with 1 to max adjacent ones that begin at virt and end at virt + want or before.
  * want > 0 and [virt, virt + want) is inside the disk. Neighbours that continue each other are
- * merged (parts of one CODED unit are not). It stops early when there is no room or after VD_DISK_MAP_CALLS questions to drivers.
- * Returns the number of extents, or -ENOMEM.
+ * merged (parts of one CODED unit are not). It stops early when there is no room or after
+ * VD_DISK_MAP_CALLS questions to drivers. Returns the number of extents, or -ENOMEM.
  */
 int vd_disk_map(const struct vd_disk *disk, uint64_t virt, uint64_t want, struct vd_extent *extents,
 		unsigned max);

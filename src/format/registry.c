@@ -96,22 +96,6 @@ int vd_format_probe(const struct vd_source *source, const char *option,
 	return 0;
 }
 
-bool vd_runs_add(struct vd_runs *runs, const struct vd_run *run)
-{
-	struct vd_run *last = runs->count ? &runs->runs[runs->count - 1] : NULL;
-
-	if (last && last->kind == run->kind && run->kind != VD_CODED &&
-	    (run->kind != VD_RAW ||
-	     (last->from == run->from && last->where + last->length == run->where))) {
-		last->length += run->length;
-		return true;
-	}
-	if (runs->count == runs->max)
-		return false;
-	runs->runs[runs->count++] = *run;
-	return true;
-}
-
 void vd_parent_clear(struct vd_parent *parent)
 {
 	for (unsigned i = 0; i < parent->count; i++)

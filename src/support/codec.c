@@ -19,17 +19,11 @@
 /* The largest window to accept: 8 MiB. A cluster has 2 MiB, so that no honest writer needs more. */
 #define ZSTD_WINDOW_LOG_MAX 23
 
-struct scratch_buffer {
-	void *data;
-	size_t bytes;
-};
-
 struct vd_scratch {
 	struct libdeflate_decompressor *deflate;
 	ZSTD_DCtx *zstd;
-	struct scratch_buffer input, unit;
-	const void *unit_owner; /* NULL: the unit buffer holds nothing */
-	uint64_t unit_virt;
+	void *input;
+	size_t input_bytes;
 };
 
 int vd_scratch_new(struct vd_scratch **out)
@@ -45,43 +39,18 @@ void vd_scratch_free(struct vd_scratch *scratch)
 	if (scratch->deflate)
 		libdeflate_free_decompressor(scratch->deflate);
 	ZSTD_freeDCtx(scratch->zstd);
-	free(scratch->input.data);
-	free(scratch->unit.data);
+	free(scratch->input);
 	free(scratch);
-}
-
-static void *scratch_grow(struct scratch_buffer *buffer, size_t bytes)
-{
-	if (buffer->bytes < bytes) {
-		free(buffer->data);
-		buffer->data = malloc(bytes);
-		buffer->bytes = buffer->data ? bytes : 0;
-	}
-	return buffer->data;
 }
 
 void *vd_scratch_input(struct vd_scratch *scratch, size_t bytes)
 {
-	return scratch_grow(&scratch->input, bytes);
-}
-
-const void *vd_scratch_unit(const struct vd_scratch *scratch, const void *owner, uint64_t virt)
-{
-	if (scratch->unit_owner == owner && scratch->unit_virt == virt)
-		return scratch->unit.data;
-	return NULL;
-}
-
-void *vd_scratch_unit_buffer(struct vd_scratch *scratch, size_t bytes)
-{
-	scratch->unit_owner = NULL;
-	return scratch_grow(&scratch->unit, bytes);
-}
-
-void vd_scratch_unit_keep(struct vd_scratch *scratch, const void *owner, uint64_t virt)
-{
-	scratch->unit_owner = owner;
-	scratch->unit_virt = virt;
+	if (scratch->input_bytes < bytes) {
+		free(scratch->input);
+		scratch->input = malloc(bytes);
+		scratch->input_bytes = scratch->input ? bytes : 0;
+	}
+	return scratch->input;
 }
 
 int vd_inflate(struct vd_scratch *scratch, const void *in, size_t in_bytes, void *out,

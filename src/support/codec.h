@@ -20,16 +20,6 @@ void vd_scratch_free(struct vd_scratch *scratch); /* NULL is fine */
 void *vd_scratch_input(struct vd_scratch *scratch, size_t bytes);
 
 /*
- * The scratch remembers one decoded unit, named by its owner and its place: a reader with a small
- * buffer must not decode a large cluster again for every piece. vd_scratch_unit() gives the
- * unit if it is the remembered one, else NULL; vd_scratch_unit_buffer() forgets it and gives its
- * buffer (NULL: no memory), and vd_scratch_unit_keep() names what the buffer holds now.
- */
-const void *vd_scratch_unit(const struct vd_scratch *scratch, const void *owner, uint64_t virt);
-void *vd_scratch_unit_buffer(struct vd_scratch *scratch, size_t bytes);
-void vd_scratch_unit_keep(struct vd_scratch *scratch, const void *owner, uint64_t virt);
-
-/*
  * Expand raw deflate (no zlib header), or zstd (one or several frames), from in[0..in_bytes) to
  * exactly out_bytes bytes. Input that is left over after the end of the stream is normal. A
  * stream that is damaged, or gives less or more than out_bytes, is -EIO. -ENOMEM.

@@ -21,6 +21,7 @@
 static const struct vd_chain_option own_options[] = {
 	{ "direct", NULL, "bypass the page cache (fast for large reads only)" },
 	{ "map-memory", "SIZE", "memory for the interval map (default 64M)" },
+	{ "cache-memory", "SIZE", "memory for decompressed clusters (default 32M)" },
 	{ NULL, NULL, NULL },
 };
 
@@ -141,6 +142,8 @@ static int option_set(struct vdifs_options *options, const char *name, const cha
 	}
 	if (strcmp(name, "map-memory") == 0 && value)
 		return take_size(&options->map_memory, name, value, err);
+	if (strcmp(name, "cache-memory") == 0 && value)
+		return take_size(&options->chain.cache_memory, name, value, err);
 	return vd_fail(err, EINVAL,
 		       "--%s: unknown option, or its value is missing or too much; see vdifs "
 		       "--help",

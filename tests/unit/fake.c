@@ -395,6 +395,7 @@ struct vd_disk *fake_disk_new(struct vd_image *const *images, unsigned count, un
 
 	assert_non_null(disk);
 	memcpy(disk->layers, images, count * sizeof(*images));
+	assert_int_equal(vd_units_new(100000, 2, &disk->units), 0);
 	disk->count = count;
 	disk->size = images[0]->size;
 	disk->cluster_bits = cluster_bits;

@@ -358,45 +358,9 @@ static void the_input_buffer_grows_and_is_kept(void **state)
 static void a_buffer_without_memory_is_told(void **state)
 {
 	struct fixture *f = *state;
-	void *unit;
 
 	assert_null(vd_scratch_input(f->scratch, PTRDIFF_MAX));
 	assert_non_null(vd_scratch_input(f->scratch, 10));
-	assert_null(vd_scratch_unit_buffer(f->scratch, PTRDIFF_MAX));
-	unit = vd_scratch_unit_buffer(f->scratch, 10);
-	assert_non_null(unit);
-	memset(unit, 1, 10);
-}
-
-static void one_unit_is_remembered_by_owner_and_place(void **state)
-{
-	struct fixture *f = *state;
-	uint8_t *unit = vd_scratch_unit_buffer(f->scratch, 512);
-	int a, b;
-
-	assert_non_null(unit);
-	assert_null(vd_scratch_unit(f->scratch, &a, 0)); /* not named yet */
-	vd_scratch_unit_keep(f->scratch, &a, 4096);
-	assert_ptr_equal(vd_scratch_unit(f->scratch, &a, 4096), unit);
-	assert_null(vd_scratch_unit(f->scratch, &a, 0));
-	assert_null(vd_scratch_unit(f->scratch, &b, 4096));
-	vd_scratch_unit_keep(f->scratch, &b, 0);
-	assert_null(vd_scratch_unit(f->scratch, &a, 4096));
-	assert_ptr_equal(vd_scratch_unit(f->scratch, &b, 0), unit);
-}
-
-static void taking_the_unit_buffer_forgets_the_unit(void **state)
-{
-	struct fixture *f = *state;
-	int a;
-
-	assert_non_null(vd_scratch_unit_buffer(f->scratch, 512));
-	vd_scratch_unit_keep(f->scratch, &a, 512);
-	assert_non_null(vd_scratch_unit_buffer(f->scratch, 256));
-	assert_null(vd_scratch_unit(f->scratch, &a, 512));
-	vd_scratch_unit_keep(f->scratch, &a, 512);
-	assert_null(vd_scratch_unit_buffer(f->scratch, PTRDIFF_MAX));
-	assert_null(vd_scratch_unit(f->scratch, &a, 512));
 }
 
 static void freeing_nothing_is_fine(void **state)
@@ -424,8 +388,6 @@ int main(void)
 		WITH_SCRATCH(a_failure_spoils_nothing_for_the_next),
 		WITH_SCRATCH(the_input_buffer_grows_and_is_kept),
 		WITH_SCRATCH(a_buffer_without_memory_is_told),
-		WITH_SCRATCH(one_unit_is_remembered_by_owner_and_place),
-		WITH_SCRATCH(taking_the_unit_buffer_forgets_the_unit),
 		cmocka_unit_test(freeing_nothing_is_fine),
 	};
 

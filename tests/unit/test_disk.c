@@ -365,11 +365,10 @@ static void a_coded_unit_is_decoded_once_for_small_reads(void **state)
 	for (uint64_t at = 0; at < 1900; at += 10)
 		check_read(disk, &truth, at, 10, scratch);
 	assert_int_equal(fake_layer(disk->layers[0])->decodes, 2);
-	check_read(disk, &truth, 0, 1000, scratch); /* whole: straight into the buffer */
-	assert_int_equal(fake_layer(disk->layers[0])->decodes, 3);
-	check_read(disk, &truth, 1899, 1, scratch); /* still remembered */
-	assert_int_equal(fake_layer(disk->layers[0])->decodes, 3);
+	check_read(disk, &truth, 0, 1000, scratch);
+	check_read(disk, &truth, 1899, 1, scratch);
 	check_read(disk, &truth, 500, 1400, scratch);
+	assert_int_equal(fake_layer(disk->layers[0])->decodes, 2); /* all kept */
 	fake_truth_free(&truth);
 	vd_disk_close(disk);
 	vd_scratch_free(scratch);
