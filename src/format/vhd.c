@@ -56,7 +56,7 @@ enum { TYPE_FIXED = 2, TYPE_DYNAMIC = 3, TYPE_DIFFERENCING = 4 };
 
 #define BAT_ABSENT UINT32_MAX
 #define BAT_PAGE_BITS 16
-#define BITMAP_PAGE_BITS 12
+#define BITMAP_PAGE_BITS_MAX 12
 #define FIXED_CLUSTER_BITS 16
 /* 2040 GiB, the format's limit for images with a BAT; it also bounds the work of a hostile one. */
 #define DYNAMIC_SIZE_MAX ((uint64_t)0xff000000 * VD_SECTOR)
@@ -73,6 +73,7 @@ struct vhd {
 	uint32_t entries;
 	uint64_t block_bytes;
 	uint64_t bitmap_bytes; /* of one block's bitmap, whole sectors */
+	unsigned bitmap_page_bits; /* bitmaps lie far apart: pages no larger than one */
 	uint8_t *overlaps; /* a bit per block: it lies on an earlier one; or NULL */
 	uint8_t header[HEADER_BYTES];
 };
@@ -270,6 +271,7 @@ static int header_read(struct vd_image *image, uint64_t host, struct vd_error *e
 	vhd->header_host = host;
 	vhd->block_bytes = block;
 	vhd->bitmap_bytes = vd_div_up(block / VD_SECTOR, 8 * VD_SECTOR) * VD_SECTOR;
+	vhd->bitmap_page_bits = (unsigned)vd_min(vd_log2(vhd->bitmap_bytes), BITMAP_PAGE_BITS_MAX);
 	image->cluster_bits = vd_log2(block);
 	return 0;
 }
@@ -558,7 +560,7 @@ static int block_map(const struct vd_image *image, uint64_t virt, uint64_t block
 	uint64_t byte = block_host + sector / 8; /* of the bitmap */
 	const struct vd_page *page;
 	uint64_t first, end; /* sectors of the block that the page covers: [first, end) */
-	int r = vd_cache_get(image->cache, image->source, BITMAP_PAGE_BITS, byte, &page);
+	int r = vd_cache_get(image->cache, image->source, vhd->bitmap_page_bits, byte, &page);
 
 	if (r < 0)
 		return r;

@@ -26,7 +26,8 @@ struct vd_json_reader {
 	bool done; /* the tail has been written */
 	uint64_t start; /* character that piece[0] is */
 	size_t length; /* of the piece */
-	char piece[VD_JSON_PIECE_MAX];
+	char *piece; /* in `own`, or where the reader's caller wants it */
+	char own[VD_JSON_PIECE_MAX];
 };
 
 static const struct vd_disk *reader_disk(const struct vd_json_reader *reader)
@@ -43,6 +44,7 @@ static void reader_place(struct vd_json_reader *reader, const struct vd_json_mar
 	reader->done = false;
 	reader->start = mark->json;
 	reader->length = 0;
+	reader->piece = reader->own;
 }
 
 /* Stand before the head, with the head made. */
@@ -74,6 +76,11 @@ void vd_json_reader_free(struct vd_json_reader *reader)
 	free(reader);
 }
 
+uint64_t vd_json_reached(const struct vd_json_reader *reader)
+{
+	return reader->iter.virt;
+}
+
 uint64_t vd_json_bad_bytes(const struct vd_json_reader *reader)
 {
 	return reader->iter.walk.bad_bytes;
@@ -100,10 +107,11 @@ static int reader_pair(struct vd_json_reader *reader, struct vd_pair *pair,
 }
 
 /*
- * Replace the piece by the next one. 1, 0 at the end, or an error, after which it may be tried
- * again.
+ * Replace the piece by the next one, made at `to`, which holds VD_JSON_PIECE_MAX. 1, 0 at the end,
+ * or an error, after which it may be tried again.
  */
-static int reader_advance(struct vd_json_reader *reader, const struct vd_interrupt *interrupt)
+static int reader_advance(struct vd_json_reader *reader, char *to,
+			  const struct vd_interrupt *interrupt)
 {
 	struct vd_pair pair;
 	int r;
@@ -114,6 +122,7 @@ static int reader_advance(struct vd_json_reader *reader, const struct vd_interru
 	if (r < 0)
 		return r;
 	reader->start += reader->length;
+	reader->piece = to;
 	if (r > 0) {
 		reader->length = vd_json_pair(reader->piece, &pair, reader->number++ == 0);
 		return 1;
@@ -136,6 +145,18 @@ static void reader_seek(struct vd_json_reader *reader, uint64_t at)
 		reader_place(reader, &mark);
 }
 
+/*
+ * The caller's buffer is about to go away: the piece in it, which it has got whole, is not needed.
+ */
+static void reader_keep(struct vd_json_reader *reader)
+{
+	if (reader->piece == reader->own)
+		return;
+	reader->start += reader->length;
+	reader->length = 0;
+	reader->piece = reader->own;
+}
+
 ssize_t vd_json_read(struct vd_json_reader *reader, char *buffer, size_t bytes, uint64_t at,
 		     const struct vd_interrupt *interrupt)
 {
@@ -146,16 +167,22 @@ ssize_t vd_json_read(struct vd_json_reader *reader, char *buffer, size_t bytes, 
 		reader_seek(reader, at);
 	while (done < bytes && r > 0) {
 		uint64_t skip = at + done - reader->start; /* of the piece; it may be all of it */
+		bool fits = bytes - done >= VD_JSON_PIECE_MAX;
 
 		if (skip < reader->length) {
 			size_t take = (size_t)vd_min(bytes - done, reader->length - skip);
 
-			memcpy(buffer + done, reader->piece + skip, take);
+			if (reader->piece != buffer + done)
+				memcpy(buffer + done, reader->piece + skip, take);
 			done += take;
-		} else {
-			r = reader_advance(reader, interrupt);
+		} else { /* make it in its place, unless it will be cut or is read past */
+			r = reader_advance(reader,
+					   fits && skip == reader->length ? buffer + done
+									  : reader->own,
+					   interrupt);
 		}
 	}
+	reader_keep(reader);
 	return r < 0 ? r : (ssize_t)done;
 }
 

@@ -33,6 +33,9 @@ void vd_json_reader_free(struct vd_json_reader *reader); /* NULL is fine */
 ssize_t vd_json_read(struct vd_json_reader *reader, char *buffer, size_t bytes, uint64_t at,
 		     const struct vd_interrupt *interrupt);
 
+/* How far into the disk the text made so far reaches, in bytes. */
+uint64_t vd_json_reached(const struct vd_json_reader *reader);
+
 /* Bytes of the disk that this reader found unreadable on its way, where it walked itself. */
 uint64_t vd_json_bad_bytes(const struct vd_json_reader *reader);
 

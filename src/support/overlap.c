@@ -36,9 +36,11 @@ static uint64_t *overlap_slot(const struct vd_overlap *set, uint64_t number)
 {
 	uint64_t far = (number >> set->bits ^ set->seed) * UINT64_C(0x9e3779b97f4a7c15);
 	uint64_t at = number + (far >> 29);
+	uint64_t low =
+		number * set->length; /* pieces of that number begin in [low, low + length) */
+	uint64_t there;
 
-	while (set->slots[at & set->mask] != 0 &&
-	       (set->slots[at & set->mask] - 1) / set->length != number)
+	while ((there = set->slots[at & set->mask]) != 0 && there - 1 - low >= set->length)
 		at++;
 	return &set->slots[at & set->mask];
 }
@@ -54,10 +56,11 @@ static bool overlap_hits(const struct vd_overlap *set, uint64_t number, uint64_t
 bool vd_overlap_add(struct vd_overlap *set, uint64_t start)
 {
 	uint64_t number = start / set->length;
+	uint64_t *slot = overlap_slot(set, number);
 
-	if (*overlap_slot(set, number) != 0 || overlap_hits(set, number + 1, start) ||
+	if (*slot != 0 || overlap_hits(set, number + 1, start) ||
 	    (number > 0 && overlap_hits(set, number - 1, start)))
 		return true;
-	*overlap_slot(set, number) = start + 1;
+	*slot = start + 1;
 	return false;
 }

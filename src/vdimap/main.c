@@ -11,12 +11,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "disk/chain.h"
 #include "map/json.h"
 
 #define BUFFER_BYTES (64 << 10)
+#define PROGRESS_AFTER_SECONDS 1
 
 static void print_help(void)
 {
@@ -37,18 +40,74 @@ static int fail(const struct vd_error *err)
 	return EXIT_FAILURE;
 }
 
+/* A line on the terminal that says how far it is, once it takes long. */
+struct progress {
+	bool wanted; /* there is a terminal, and nothing else is printed on it */
+	bool shown;
+	const struct vd_json_reader *reader;
+	uint64_t disk_bytes;
+	struct timespec due; /* of the next line */
+};
+
+static void progress_begin(struct progress *progress, const struct vd_json_reader *reader,
+			   uint64_t disk_bytes)
+{
+	*progress = (struct progress){
+		.wanted = isatty(STDERR_FILENO) && !isatty(STDOUT_FILENO),
+		.reader = reader,
+		.disk_bytes = disk_bytes,
+	};
+	clock_gettime(CLOCK_MONOTONIC, &progress->due);
+	progress->due.tv_sec += PROGRESS_AFTER_SECONDS;
+}
+
+/* Asked again and again; draws ten times a second. Never interrupts: always false. */
+static bool progress_draw(void *context)
+{
+	enum { CELLS = 40 };
+	static const char full[CELLS + 1] = "########################################";
+	struct progress *progress = context;
+	double reached = (double)vd_json_reached(progress->reader);
+	double share = reached / (double)vd_max(progress->disk_bytes, 1);
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	if (!progress->wanted || now.tv_sec < progress->due.tv_sec ||
+	    (now.tv_sec == progress->due.tv_sec && now.tv_nsec < progress->due.tv_nsec))
+		return false;
+	fprintf(stderr, "\rvdimap: [%-*.*s] %3.0f %%", CELLS, (int)(share * CELLS), full,
+		share * 100);
+	progress->shown = true;
+	progress->due = now;
+	progress->due.tv_nsec += 100000000;
+	progress->due.tv_sec += progress->due.tv_nsec / 1000000000;
+	progress->due.tv_nsec %= 1000000000;
+	return false;
+}
+
+static void progress_end(struct progress *progress)
+{
+	if (progress->shown)
+		fprintf(stderr, "\r\033[K");
+}
+
 /* Write the whole text to stdout. */
-static int print_map(struct vd_json_reader *reader, struct vd_error *err)
+static int print_map(struct vd_json_reader *reader, uint64_t disk_bytes, struct vd_error *err)
 {
 	static char buffer[BUFFER_BYTES];
+	struct progress progress;
+	struct vd_interrupt draw = { .interrupted = progress_draw, .context = &progress };
 	uint64_t at = 0;
 	ssize_t got;
 
-	while ((got = vd_json_read(reader, buffer, sizeof(buffer), at, NULL)) > 0) {
+	progress_begin(&progress, reader, disk_bytes);
+	while ((got = vd_json_read(reader, buffer, sizeof(buffer), at, &draw)) > 0) {
 		if (fwrite(buffer, 1, (size_t)got, stdout) != (size_t)got)
 			break;
 		at += (uint64_t)got;
+		progress_draw(&progress);
 	}
+	progress_end(&progress);
 	if (got < 0)
 		return vd_fail(err, (int)-got, "cannot make the map: %s", strerror((int)-got));
 	if (isatty(STDOUT_FILENO))
@@ -73,7 +132,7 @@ static int run(const char *path, const struct vd_chain_options *options, struct 
 	if (r < 0)
 		vd_fail(err, -r, "out of memory");
 	if (r == 0)
-		r = print_map(reader, err);
+		r = print_map(reader, disk->size, err);
 	if (r == 0 && vd_json_bad_bytes(reader) > 0)
 		r = vd_fail(err, EIO,
 			    "%s: %" PRIu64
