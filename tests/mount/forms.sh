@@ -75,6 +75,7 @@ reads() { # asked for so far; an answer that is written after this request comes
 background_signals() {
 	local signal daemon
 	for signal in TERM INT HUP; do
+		wait_for 20 no_daemon
 		mount_image '' disk.qcow2 mnt || return
 		exec 8<mnt/disk.raw
 		daemon=$(daemons)
@@ -250,6 +251,7 @@ block_devices() {
 killed() {
 	local place
 	for place in mnt plain; do
+		claim "the processes of earlier mounts are gone$in" wait_for 20 no_daemon
 		mount_image '' disk.qcow2 $place || return
 		exec 8<"$([ $place = plain ] && echo plain || echo mnt/disk.raw)"
 		is "$place: one process serves$in" "$(daemons | wc -l)" 1
@@ -264,11 +266,14 @@ killed() {
 	done
 }
 
+no_daemon() { [ -z "$(daemons)" ]; } # an unmounted one may be on its way out
+
 is_dead() { [[ $(cat <&8 2>&1) =~ (Transport endpoint is not connected|Software caused connection abort) ]]; }
 
 # The unmount while the disk is read: the reader goes on until it closes, the process goes then.
 lazy_unmount() {
 	local daemon
+	wait_for 20 no_daemon
 	mount_image '' disk.qcow2 mnt || return
 	daemon=$(daemons)
 	exec 8<mnt/disk.raw
