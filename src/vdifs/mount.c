@@ -27,7 +27,8 @@
 #include "vdifs/mount.h"
 
 #define READ_AHEAD_KIB 1024
-#define WORKERS_MAX 10
+/* Threads come as they are needed. Those that wait for the map must leave some for readers. */
+#define WORKERS_MAX 32
 
 struct server {
 	const struct vdifs_options *options;
