@@ -210,6 +210,19 @@ int vd_disk_read(const struct vd_disk *disk, void *buffer, size_t bytes, uint64_
 	return 0;
 }
 
+bool vd_disk_find_raw(const struct vd_disk *disk, uint64_t virt, size_t bytes,
+		      const struct vd_source **from, uint64_t *where)
+{
+	struct vd_extent extent;
+
+	if (vd_disk_map(disk, virt, bytes, &extent, 1) != 1 || extent.run.kind != VD_RAW ||
+	    extent.length != bytes)
+		return false;
+	*from = extent.run.from;
+	*where = extent.run.where;
+	return true;
+}
+
 void vd_disk_close(struct vd_disk *disk)
 {
 	if (!disk)

@@ -49,6 +49,13 @@ int vd_disk_map(const struct vd_disk *disk, uint64_t virt, uint64_t want, struct
 int vd_disk_read(const struct vd_disk *disk, void *buffer, size_t bytes, uint64_t virt,
 		 struct vd_scratch *scratch);
 
+/*
+ * Where `bytes` (inside the disk) at virt lie in one piece and as they are in a file: at byte
+ * *where of *from. False: they do not, or it cannot be told; vd_disk_read() says more.
+ */
+bool vd_disk_find_raw(const struct vd_disk *disk, uint64_t virt, size_t bytes,
+		      const struct vd_source **from, uint64_t *where);
+
 /* NULL is fine. */
 void vd_disk_close(struct vd_disk *disk);
 

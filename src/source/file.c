@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The byte source over a descriptor: a regular file or a block device. The only caller of pread(2).
+ * The byte source over a descriptor: a regular file or a block device. The only caller of pread(2)
+ * and, for answers that need not be looked at, of splice(2).
  * Never mmap: an image that is cut short under a live mount would kill the process with SIGBUS.
  * SEEK_DATA and SEEK_HOLE move the descriptor's position, which nobody else uses, so that threads
  * do not disturb each other.
@@ -8,6 +9,7 @@
 #include "config.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -53,6 +55,17 @@ static int file_extent(const struct vd_source *source, uint64_t host, bool *is_h
 	return 0;
 }
 
+static ssize_t file_splice(const struct vd_source *source, int pipe, size_t bytes, uint64_t host)
+{
+	off_t at = (off_t)host;
+	ssize_t got;
+
+	do
+		got = splice(source->fd, &at, pipe, NULL, bytes, SPLICE_F_NONBLOCK);
+	while (got < 0 && errno == EINTR);
+	return got < 0 ? -errno : got;
+}
+
 static void file_close(struct vd_source *source)
 {
 	if (source->fd >= 0)
@@ -62,6 +75,7 @@ static void file_close(struct vd_source *source)
 static const struct vd_source_ops file_ops = {
 	.pread = file_pread,
 	.extent = file_extent,
+	.splice = file_splice,
 	.close = file_close,
 };
 

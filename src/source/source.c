@@ -26,6 +26,23 @@ int vd_source_read(const struct vd_source *source, void *buffer, size_t bytes, u
 	return 0;
 }
 
+int vd_source_splice(const struct vd_source *source, int pipe, size_t bytes, uint64_t host)
+{
+	if (!source->ops->splice)
+		return -EOPNOTSUPP;
+	while (bytes > 0) {
+		ssize_t got = source->ops->splice(source, pipe, bytes, host);
+
+		if (got < 0)
+			return (int)got;
+		if (got == 0)
+			return -EIO;
+		host += (uint64_t)got;
+		bytes -= (size_t)got;
+	}
+	return 0;
+}
+
 void vd_source_extent(const struct vd_source *source, uint64_t host, bool *is_hole, uint64_t *end)
 {
 	if (!source->dense && source->ops->extent &&

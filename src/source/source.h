@@ -27,6 +27,11 @@ struct vd_source_ops {
 	 * holds: *end > host. NULL, or an error: everything is data.
 	 */
 	int (*extent)(const struct vd_source *source, uint64_t host, bool *is_hole, uint64_t *end);
+	/*
+	 * Move up to `bytes` at `host` into a pipe without blocking and without copying: like
+	 * splice(2) but -errno. NULL: this source cannot.
+	 */
+	ssize_t (*splice)(const struct vd_source *source, int pipe, size_t bytes, uint64_t host);
 	void (*close)(struct vd_source *source);
 };
 
@@ -50,6 +55,13 @@ int vd_source_from_fd(int fd, int dir_fd, const char *name, struct vd_source **o
 /* Read exactly `bytes` at `host`. A place at or past the end of the source is -EIO: the caller checks
  * against source->size first, so this means that the file shrank. 0 or -errno. */
 int vd_source_read(const struct vd_source *source, void *buffer, size_t bytes, uint64_t host);
+
+/*
+ * Move exactly `bytes` at `host` into the empty pipe, whose write end does not block. -EOPNOTSUPP
+ * from a source that cannot, -EAGAIN when the pipe is too small, -EIO as vd_source_read(). After an
+ * error the pipe holds what nobody wants: close it.
+ */
+int vd_source_splice(const struct vd_source *source, int pipe, size_t bytes, uint64_t host);
 
 /* Like the op: never fails, what cannot be told is data to the end of the source. host < size. */
 void vd_source_extent(const struct vd_source *source, uint64_t host, bool *is_hole, uint64_t *end);

@@ -22,6 +22,7 @@
 #include "base/bytes.h"
 #include "map/json.h"
 #include "vdifs/fs.h"
+#include "vdifs/worker.h"
 
 #define BLOCK_BYTES (1 << 20) /* st_blksize: cp sizes its buffer by it */
 #define FOREVER_SECONDS 86400.0 /* nothing changes while it is mounted */
@@ -43,17 +44,11 @@ struct vdifs_fs {
 	struct vdifs_fs_options options;
 	struct node nodes[3]; /* inode number - 1 is the place */
 	unsigned count;
-	pthread_key_t workers; /* struct worker of each thread */
+	pthread_key_t workers; /* struct vdifs_worker of each thread */
+	bool can_splice; /* the kernel takes answers out of a pipe; set before any read */
 	pthread_mutex_t lock; /* for attribute */
 	char *attribute; /* user.intervals, once made */
 	size_t attribute_length;
-};
-
-/* What one thread needs for reading. */
-struct worker {
-	struct vd_scratch *scratch;
-	char *buffer;
-	size_t bytes;
 };
 
 /* An open sidecar. */
@@ -316,44 +311,28 @@ static void fs_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	fuse_reply_err(req, 0);
 }
 
-static void worker_free(void *data)
+/* Answer with what is in the worker's pipe. */
+static void reply_spliced(fuse_req_t req, struct vdifs_worker *worker, size_t bytes)
 {
-	struct worker *worker = data;
+	struct fuse_bufvec answer = FUSE_BUFVEC_INIT(bytes);
 
-	vd_scratch_free(worker->scratch);
-	free(worker->buffer);
-	free(worker);
-}
-
-/* This thread's buffers, the read buffer at least `bytes` long; NULL for want of memory. */
-static struct worker *worker_get(struct vdifs_fs *fs, size_t bytes)
-{
-	struct worker *worker = pthread_getspecific(fs->workers);
-
-	if (!worker) {
-		worker = calloc(1, sizeof(*worker));
-		if (!worker || vd_scratch_new(&worker->scratch) < 0 ||
-		    pthread_setspecific(fs->workers, worker) != 0) {
-			if (worker)
-				worker_free(worker);
-			return NULL;
-		}
-	}
-	if (worker->bytes < bytes) {
-		free(worker->buffer);
-		worker->buffer = aligned_alloc(4096, vd_div_up(bytes, 4096) * 4096);
-		worker->bytes = worker->buffer ? bytes : 0;
-	}
-	return worker->buffer ? worker : NULL;
+	answer.buf[0].flags = FUSE_BUF_IS_FD;
+	answer.buf[0].fd = worker->pipe[0];
+	fuse_reply_data(req, &answer, 0);
+	vdifs_worker_emptied(worker);
 }
 
 static void disk_read(fuse_req_t req, size_t size, uint64_t virt)
 {
 	struct vdifs_fs *fs = fs_of(req);
 	size_t bytes = virt < fs->disk->size ? (size_t)vd_min(size, fs->disk->size - virt) : 0;
-	struct worker *worker = worker_get(fs, vd_max(bytes, 1));
+	struct vdifs_worker *worker = vdifs_worker_get(fs->workers, vd_max(bytes, 1));
 	int r = -ENOMEM;
 
+	if (worker && fs->can_splice && vdifs_worker_splice(worker, fs->disk, virt, bytes)) {
+		reply_spliced(req, worker, bytes);
+		return;
+	}
 	if (worker)
 		r = bytes ? vd_disk_read(fs->disk, worker->buffer, bytes, virt, worker->scratch)
 			  : 0;
@@ -365,7 +344,7 @@ static void disk_read(fuse_req_t req, size_t size, uint64_t virt)
 
 static void map_read(fuse_req_t req, struct open_map *map, size_t size, uint64_t at)
 {
-	struct worker *worker = worker_get(fs_of(req), vd_max(size, 1));
+	struct vdifs_worker *worker = vdifs_worker_get(fs_of(req)->workers, vd_max(size, 1));
 	struct vd_interrupt interrupt = interrupt_of(req);
 	ssize_t got = -ENOMEM;
 
@@ -431,6 +410,9 @@ static void fs_init(void *userdata, struct fuse_conn_info *conn)
 {
 	struct vdifs_fs *fs = userdata;
 
+	fs->can_splice = (conn->capable & FUSE_CAP_SPLICE_WRITE) != 0;
+	if (fs->can_splice)
+		conn->want |= FUSE_CAP_SPLICE_WRITE;
 	if (fs->options.ready)
 		fs->options.ready(fs->options.ready_context, conn);
 }
@@ -493,7 +475,7 @@ int vdifs_fs_new(struct vd_index *index, const struct vdifs_fs_options *options,
 
 	if (!fs)
 		return -ENOMEM;
-	if (pthread_key_create(&fs->workers, worker_free) != 0) {
+	if (vdifs_workers_new(&fs->workers) < 0) {
 		free(fs);
 		return -ENOMEM;
 	}
@@ -508,14 +490,9 @@ int vdifs_fs_new(struct vd_index *index, const struct vdifs_fs_options *options,
 
 void vdifs_fs_free(struct vdifs_fs *fs)
 {
-	struct worker *mine;
-
 	if (!fs)
 		return;
-	mine = pthread_getspecific(fs->workers); /* with -s this thread was a worker */
-	if (mine)
-		worker_free(mine);
-	pthread_key_delete(fs->workers);
+	vdifs_workers_free(fs->workers); /* with -s this thread was a worker */
 	pthread_mutex_destroy(&fs->lock);
 	free(fs->attribute);
 	free(fs);

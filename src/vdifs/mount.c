@@ -26,7 +26,16 @@
 #include "vdifs/fs.h"
 #include "vdifs/mount.h"
 
-#define READ_AHEAD_KIB 1024
+/*
+ * What the kernel asks for at a time. Through the page cache, where a reader's jumps end in holes
+ * that are read ahead in vain, and each page of which has to be found first, 256 KiB is best; past
+ * it, as much as an answer can have that is spliced (worker.c).
+ */
+#define READ_AHEAD_KIB 256
+#define CACHED_REQUEST_KIB 256
+#define DIRECT_REQUEST_KIB 512
+/* Requests of read-ahead that may be under way; the kernel's 12 are for slow devices. */
+#define BACKGROUND_MAX 64
 /* Threads come as they are needed. Those that wait for the map must leave some for readers. */
 #define WORKERS_MAX 32
 
@@ -85,10 +94,7 @@ static bool find_device(const char *path, char *device, size_t size)
 	return found;
 }
 
-/*
- * Small reads through the page cache are as fast as on a plain file only with a read-ahead of
- * 1 MiB or more; the kernel's default is 128 KiB, and only root may raise it. Failing is fine.
- */
+/* The kernel's default is 128 KiB, and only root may raise it. Failing is fine. */
 static void raise_read_ahead(const char *mountpoint)
 {
 	char device[32], path[96];
@@ -116,6 +122,12 @@ static void leave_terminal(void)
 		close(null);
 }
 
+/* The most that one read asks for. libfuse wants to hear it twice: as mount option, and here. */
+static unsigned request_bytes(const struct server *server)
+{
+	return (unsigned)(server->options->direct ? DIRECT_REQUEST_KIB : CACHED_REQUEST_KIB) << 10;
+}
+
 /* The kernel has sent its first request; our answer to it makes the mount usable. */
 static void server_ready(void *context, struct fuse_conn_info *conn)
 {
@@ -125,6 +137,8 @@ static void server_ready(void *context, struct fuse_conn_info *conn)
 
 	raise_read_ahead(server->mountpoint);
 	conn->max_readahead = READ_AHEAD_KIB << 10;
+	conn->max_read = request_bytes(server);
+	conn->max_background = conn->congestion_threshold = BACKGROUND_MAX;
 	if (server->ready_fd >= 0)
 		leave_terminal();
 	r = vd_index_start(
@@ -190,8 +204,9 @@ static void make_fuse_options(const struct server *server, char *out, size_t siz
 {
 	const struct vdifs_options *options = server->options;
 
-	snprintf(out, size, "ro,nosuid,nodev,default_permissions,subtype=vdifs,%s%sfsname=",
-		 options->fuse_options ? options->fuse_options : "",
+	snprintf(out, size,
+		 "ro,nosuid,nodev,default_permissions,subtype=vdifs,max_read=%u,%s%sfsname=",
+		 request_bytes(server), options->fuse_options ? options->fuse_options : "",
 		 options->fuse_options ? "," : "");
 	put_escaped(out, size, options->fsname ? options->fsname : server->image);
 }

@@ -211,9 +211,9 @@ END
 		"$(findmnt -rno FSTYPE mnt) $(findmnt -rno VFS-OPTIONS mnt | tr , '\n' | grep -cxE 'ro|nosuid|nodev')" \
 		'fuse.vdifs 3'
 	if [ -w "/sys/class/bdi/$(mountpoint -d mnt)/read_ahead_kb" ]; then
-		claim "read-ahead is 1 MiB or more$in" test "$(cat "/sys/class/bdi/$(mountpoint -d mnt)/read_ahead_kb")" -ge 1024
+		claim "read-ahead is 256 KiB, more than the kernel's$in" test "$(cat "/sys/class/bdi/$(mountpoint -d mnt)/read_ahead_kb")" -eq 256
 	else
-		skip "read-ahead is 1 MiB or more$in" "the read-ahead of a mount cannot be set here"
+		skip "read-ahead is 256 KiB, more than the kernel's$in" "the read-ahead of a mount cannot be set here"
 	fi
 	like "the kernel checks permissions$in" "$(findmnt -rno FS-OPTIONS mnt)" '(.*,)?default_permissions(,.*)?'
 	unmount mnt

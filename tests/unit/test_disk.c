@@ -297,6 +297,32 @@ static void a_zero_hides_what_lies_below(void **state)
 }
 
 /* Three layers: the lowest has data everywhere, the one between ends before it. */
+static void bytes_in_one_piece_of_a_file_are_found_there(void **state)
+{
+	struct dice dice = { 11 };
+	struct vd_image *image = fake_image_new(4000, FAKE_GENEROUS, &dice);
+	struct vd_disk *disk = disk_of(image);
+	const struct vd_source *from = NULL;
+	uint64_t where = 0;
+
+	(void)state;
+	fake_span_add(image, 1000, VD_RAW, image->source, 5000);
+	fake_span_add(image, 1000, VD_RAW, image->source, 6000); /* goes on where the last ends */
+	fake_span_add(image, 1000, VD_RAW, image->source, 1000);
+	fake_span_add(image, 1000, VD_ZERO, NULL, 0);
+	assert_true(vd_disk_find_raw(disk, 100, 1900, &from, &where));
+	assert_true(from == image->source && where == 5100);
+	assert_true(vd_disk_find_raw(disk, 2999, 1, &from, &where));
+	assert_true(from == image->source && where == 1999);
+	assert_false(vd_disk_find_raw(disk, 1999, 2, &from, &where));
+	assert_false(vd_disk_find_raw(disk, 2999, 2, &from, &where));
+	assert_false(vd_disk_find_raw(disk, 3500, 10, &from, &where));
+	fake_layer(image)->error = -ENOMEM;
+	fake_layer(image)->error_virt = 0;
+	assert_false(vd_disk_find_raw(disk, 100, 10, &from, &where));
+	vd_disk_close(disk);
+}
+
 static void a_shorter_layer_in_the_middle_hides_what_lies_below_its_end(void **state)
 {
 	struct vd_scratch *scratch = scratch_new();
@@ -525,6 +551,7 @@ int main(void)
 		cmocka_unit_test(a_walk_tells_of_all_holes_and_data),
 		cmocka_unit_test(what_no_layer_holds_is_zero),
 		cmocka_unit_test(a_zero_hides_what_lies_below),
+		cmocka_unit_test(bytes_in_one_piece_of_a_file_are_found_there),
 		cmocka_unit_test(a_shorter_layer_in_the_middle_hides_what_lies_below_its_end),
 		cmocka_unit_test(a_chain_of_the_greatest_depth_works),
 		cmocka_unit_test(a_coded_unit_is_decoded_once_for_small_reads),

@@ -131,6 +131,49 @@ static void a_file_that_shrinks_gives_an_error_and_not_zeros(void **state)
 	vd_source_close(source);
 }
 
+static void a_file_is_spliced_whole_or_not_at_all(void **state)
+{
+	const char *path = plain_file(*state, "file", 20 * KIB);
+	struct vd_source *source = file_source(path);
+	uint8_t *buffer = make(20 * KIB);
+	int pipe[2];
+
+	assert_int_equal(pipe2(pipe, O_NONBLOCK | O_CLOEXEC), 0);
+	assert_int_equal(vd_source_splice(source, pipe[1], 17 * KIB, 1001), 0);
+	assert_int_equal(read(pipe[0], buffer, 20 * KIB), 17 * KIB);
+	for (size_t i = 0; i < 17 * KIB; i++)
+		assert_int_equal(buffer[i], (uint8_t)mix(1, 1001 + i));
+	assert_int_equal(vd_source_splice(source, pipe[1], 17 * KIB, 4 * KIB), -EIO);
+	assert_int_equal(truncate(path, 0), 0);
+	assert_int_equal(vd_source_splice(source, pipe[1], 1, 0), -EIO);
+	close(pipe[0]);
+	close(pipe[1]);
+	vd_source_close(source);
+	free(buffer);
+}
+
+static void splicing_more_than_a_pipe_holds_does_not_block(void **state)
+{
+	struct vd_source *source = file_source(plain_file(*state, "file", 70 * KIB));
+	int pipe[2];
+
+	assert_int_equal(pipe2(pipe, O_NONBLOCK | O_CLOEXEC), 0);
+	assert_true(fcntl(pipe[1], F_SETPIPE_SZ, 16 * KIB) >= 16 * KIB);
+	assert_int_equal(vd_source_splice(source, pipe[1], 70 * KIB, 0), -EAGAIN);
+	close(pipe[0]);
+	close(pipe[1]);
+	vd_source_close(source);
+}
+
+static void a_source_that_cannot_splice_says_so(void **state)
+{
+	static const struct vd_source_ops ops = { NULL };
+	struct vd_source source = { .ops = &ops, .fd = -1 };
+
+	(void)state;
+	assert_int_equal(vd_source_splice(&source, -1, 1, 0), -EOPNOTSUPP);
+}
+
 static void what_a_shrunken_file_lost_is_no_hole(void **state)
 {
 	const char *path = in_folder(*state, "file");
@@ -468,6 +511,9 @@ int main(void)
 		IN_FOLDER(short_and_interrupted_reads_are_continued),
 		IN_FOLDER(reading_past_the_end_is_an_error),
 		IN_FOLDER(a_file_that_shrinks_gives_an_error_and_not_zeros),
+		IN_FOLDER(a_file_is_spliced_whole_or_not_at_all),
+		IN_FOLDER(splicing_more_than_a_pipe_holds_does_not_block),
+		cmocka_unit_test(a_source_that_cannot_splice_says_so),
 		IN_FOLDER(what_a_shrunken_file_lost_is_no_hole),
 		IN_FOLDER(extents_are_the_holes_of_the_file),
 		IN_FOLDER(a_file_without_holes_is_dense),
