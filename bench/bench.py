@@ -33,7 +33,9 @@ images are in the host's page cache, which is never dropped; readers read into a
 
 QSD is qemu-storage-daemon's FUSE export; nbdfuse is in front of qemu-nbd. nbdfuse, qcowmount and
 vhdimount show no holes and are told where the data is; they read for two seconds at most, the
-others for five. Random reads are of places with data, with O_DIRECT; those of the native file come
+others for five. Before each measurement as much memory as the data takes is written to and given
+back: a guest's unused memory may have been taken by its host (free page reporting), which costs a
+fault there for each page, and whoever is first to use the page cache would pay for all. Random reads are of places with data, with O_DIRECT; those of the native file come
 from the page cache, since with O_DIRECT they would measure the medium. Before a candidate is
 measured, some places are compared with the native file.
 """
@@ -64,6 +66,12 @@ class Bench:
             words = result.stderr.strip().splitlines() or ['exit status %d' % result.returncode]
             raise Failure(words[0].replace('reader: ', '').replace(self.work + '/', ''))
         return [float(word) for word in result.stdout.split()]
+
+    def touch_memory(self, most):
+        """Have the host give us the memory that a measurement may fill with cached pages."""
+        with open('/proc/meminfo') as file:
+            available = next(int(line.split()[1]) << 10 for line in file if line.startswith('MemAvailable'))
+        self.reader('touch', int(min(most, available * 0.7)) >> 20)
 
     def once(self, key, ask):
         if key not in self.known:

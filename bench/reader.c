@@ -9,6 +9,7 @@
  *	reader trip FILE SECONDS		fstatfs(): the least that a FUSE daemon can be asked
  *	reader first FILE OFFSET KIND COMMAND...	start COMMAND, which mounts FILE; read a byte
  *	reader run COMMAND...			run COMMAND, its output thrown away
+ *	reader touch MIB			write to so much memory and give it back
  *
  * RANGES is the file whose SEEK_DATA and SEEK_HOLE say where the data is: FILE itself, or another
  * one if FILE does not know. MODE is direct (O_DIRECT) or cached. ORDER is up (from range to range
@@ -16,7 +17,7 @@
  * or stays.
  *
  * One line of numbers is printed: seq: MB/s, bytes; rand, seek, trip: calls a second; first:
- * milliseconds from exec; run: seconds, peak memory in KiB, bytes read.
+ * milliseconds from exec; run: seconds, peak memory in KiB, bytes read; touch: none.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -30,6 +31,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/wait.h>
@@ -374,6 +376,18 @@ static void run_run(char **command)
 	printf("%.6f %ld %ju\n", seconds, usage.ru_maxrss, bytes);
 }
 
+/* Pages that a hypervisor has taken back cost a fault of its own when they are used again. */
+static void run_touch(size_t bytes)
+{
+	volatile char *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+				     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (memory == MAP_FAILED)
+		die("mmap");
+	for (size_t at = 0; at < bytes; at += 4096)
+		memory[at] = 1;
+}
+
 int main(int argc, char **argv)
 {
 	const char *what = argc > 1 ? argv[1] : "";
@@ -391,6 +405,8 @@ int main(int argc, char **argv)
 			  strcmp(argv[4], "stays") == 0, argv + 5);
 	else if (argc > 2 && strcmp(what, "run") == 0)
 		run_run(argv + 2);
+	else if (argc == 3 && strcmp(what, "touch") == 0)
+		run_touch(strtoul(argv[2], NULL, 0) << 20);
 	else
 		fail("usage: see the top of reader.c");
 	return EXIT_SUCCESS;

@@ -64,6 +64,7 @@ def opened(bench, candidate, image):
     reason = bench.once(('content', candidate.name, image.path), lambda: check_content(bench, candidate, image))
     if reason:
         raise Failure(reason)
+    bench.touch_memory(image.data_bytes * 5 // 4)
     return candidate.mount(image, bench.work)
 
 
@@ -394,6 +395,7 @@ def make_disk(name, path, quick):
     if name == 'usr':
         return images.make_usr_disk(path, 64 * MIB if quick else 700 * MIB)
     size, data, piece = {'plain': (8 * GIB // part, 2 * GIB // part, MIB),
+                         'large': (8 * GIB // part, 2 * GIB // part, 32 * MIB),
                          'blocks': (8 * GIB // part, 2 * GIB // part, 2 * MIB),
                          'tools': (400 * MIB // part, 256 * MIB // part, MIB)}[name]
     return images.make_disk(path, size, data, piece)
@@ -408,6 +410,8 @@ def all_stages(quick):
     return [
         reading_stage('plain', 'QCOW2, plain', 'plain', plain_image, 'qcow2', plain,
                       'A disk of 8 GiB with 2 GiB of data in pieces of 1 MiB, clusters of 64 KiB.'),
+        reading_stage('large', 'QCOW2, plain, in large pieces', 'large', plain_image, 'qcow2', plain,
+                      'The same, but in pieces of 32 MiB.'),
         reading_stage('extended', 'QCOW2, extended L2 entries', 'plain',
                       converted('extended', 'cluster_size=64k,extended_l2=on'), 'qcow2', {}, 'The same disk.'),
         reading_stage('chain', 'QCOW2, chain of 8 layers', 'plain',
