@@ -30,8 +30,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/wait.h>
@@ -384,6 +384,7 @@ static void run_touch(size_t bytes)
 
 	if (memory == MAP_FAILED)
 		die("mmap");
+	madvise((void *)memory, bytes, MADV_HUGEPAGE); /* only faster */
 	for (size_t at = 0; at < bytes; at += 4096)
 		memory[at] = 1;
 }
