@@ -7,8 +7,15 @@
 
 void vd_walk_init(struct vd_walk *walk, const struct vd_disk *disk, uint64_t virt)
 {
+	vd_walk_init_part(walk, disk, virt, disk->size);
+}
+
+void vd_walk_init_part(struct vd_walk *walk, const struct vd_disk *disk, uint64_t virt,
+		       uint64_t end)
+{
 	walk->disk = disk;
 	walk->virt = virt;
+	walk->end = end;
 	walk->bad_bytes = 0;
 	walk->next = walk->count = 0;
 	walk->host = NULL;
@@ -41,10 +48,10 @@ int vd_walk_next(struct vd_walk *walk, struct vd_piece *piece)
 {
 	const struct vd_extent *extent;
 
-	if (walk->virt == walk->disk->size)
+	if (walk->virt == walk->end)
 		return 0;
 	if (walk->next == walk->count) {
-		int count = vd_disk_map(walk->disk, walk->virt, walk->disk->size - walk->virt,
+		int count = vd_disk_map(walk->disk, walk->virt, walk->end - walk->virt,
 					walk->extents, VD_WALK_EXTENTS);
 
 		if (count < 0)

@@ -17,6 +17,7 @@
 struct vd_walk {
 	const struct vd_disk *disk;
 	uint64_t virt; /* the next byte to tell of */
+	uint64_t end; /* of what is to be told of */
 	uint64_t bad_bytes; /* told of so far that cannot be read */
 	struct vd_extent extents[VD_WALK_EXTENTS];
 	unsigned next, count; /* extents not told of: [next, count) */
@@ -31,10 +32,14 @@ struct vd_piece {
 	bool is_data;
 };
 
-/* Begin at virt (<= size). */
+/* From virt (<= size) to the end of the disk. */
 void vd_walk_init(struct vd_walk *walk, const struct vd_disk *disk, uint64_t virt);
 
-/* 1: a piece; 0: the end of the disk; -ENOMEM. */
+/* From virt to end, virt <= end <= size. */
+void vd_walk_init_part(struct vd_walk *walk, const struct vd_disk *disk, uint64_t virt,
+		       uint64_t end);
+
+/* 1: a piece; 0: the end; -ENOMEM. */
 int vd_walk_next(struct vd_walk *walk, struct vd_piece *piece);
 
 #endif

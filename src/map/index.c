@@ -2,8 +2,9 @@
 /*
  * Building and asking the interval index.
  *
- * One thread walks the disk and hands over what it found in batches, under the lock; `complete` is
- * set last, with release order, and from then on everything is frozen and read without the lock.
+ * One thread takes what the threads of a scan have found and enters it in batches, under the lock;
+ * `complete` is set last, with release order, and from then on everything is frozen and read
+ * without the lock.
  */
 #include "config.h"
 
@@ -17,10 +18,10 @@
 #include "base/bytes.h"
 #include "map/index.h"
 #include "map/marks.h"
+#include "map/scan.h"
 
 enum {
 	BATCH = 256, /* runs handed over at a time */
-	PIECES_PER_UPDATE = 64, /* pieces between two updates of how far the walk is */
 	PIECES_PER_CHECK =
 		16, /* pieces between two looks for an interrupt; each may read 16 pages */
 	WAIT_MILLISECONDS = 20, /* between two looks whether a waiter is interrupted */
@@ -30,7 +31,7 @@ struct vd_index {
 	const struct vd_disk *disk;
 	pthread_t thread;
 	bool has_thread;
-	atomic_bool stop;
+	struct vd_scan *scan; /* while there is a thread */
 	atomic_bool complete;
 	pthread_mutex_t lock; /* for all that follows, until complete */
 	pthread_cond_t ended;
@@ -73,8 +74,8 @@ const struct vd_disk *vd_index_disk(const struct vd_index *index)
 	return index->disk;
 }
 
-/* Hand the batch over. */
-static void index_take(struct vd_index *index, struct batch *batch, const struct vd_walk *walk)
+/* Enter the batch. All up to `virt` has been scanned. */
+static void index_take(struct vd_index *index, struct batch *batch, uint64_t virt)
 {
 	uint64_t open;
 
@@ -95,8 +96,8 @@ static void index_take(struct vd_index *index, struct batch *batch, const struct
 	open = batch->open.end != 0 && batch->open.is_data ? 1 : 0;
 	index->totals.data_bytes = index->data_bytes + open * (batch->open.end - batch->open.start);
 	index->totals.intervals = index->intervals + open;
-	index->totals.mapped_bytes = walk->virt;
-	index->totals.bad_bytes = walk->bad_bytes;
+	index->totals.mapped_bytes = virt;
+	index->totals.bad_bytes = vd_scan_bad_bytes(index->scan);
 	pthread_mutex_unlock(&index->lock);
 }
 
@@ -113,14 +114,13 @@ static void batch_add(struct batch *batch, const struct vd_piece *piece)
 }
 
 /* The end: the last run, the length of the JSON, and waking all who wait. */
-static void index_end(struct vd_index *index, struct batch *batch, const struct vd_walk *walk,
-		      int r)
+static void index_end(struct vd_index *index, struct batch *batch, uint64_t virt, int r)
 {
 	if (r == 0 && batch->open.end != 0)
 		batch->runs[batch->count++] = batch->open;
 	if (r == 0)
 		batch->open.end = 0;
-	index_take(index, batch, walk);
+	index_take(index, batch, virt);
 	pthread_mutex_lock(&index->lock);
 	if (r == 0) {
 		vd_marks_end(&index->marks);
@@ -138,44 +138,43 @@ static void *index_run(void *data)
 {
 	struct vd_index *index = data;
 	struct batch batch = { .count = 0 };
-	struct vd_walk *walk = malloc(sizeof(*walk));
-	struct vd_walk nothing = { .virt = 0 };
-	struct vd_piece piece;
-	unsigned pieces = 0;
-	int r = walk ? 1 : -ENOMEM;
+	struct vd_piece piece = { .end = 0 };
+	int r;
 
-	if (walk)
-		vd_walk_init(walk, index->disk, 0);
-	while (r > 0 && !atomic_load_explicit(&index->stop, memory_order_relaxed)) {
-		r = vd_walk_next(walk, &piece);
-		if (r <= 0)
-			break;
+	while ((r = vd_scan_next(index->scan, &piece)) > 0) {
 		batch_add(&batch, &piece);
-		if (batch.count == BATCH || ++pieces % PIECES_PER_UPDATE == 0)
-			index_take(index, &batch, walk);
+		if (batch.count == BATCH || vd_scan_would_wait(index->scan))
+			index_take(index, &batch, piece.end);
 	}
-	index_end(index, &batch, walk ? walk : &nothing, r > 0 ? -ECANCELED : r);
-	free(walk);
+	index_end(index, &batch, piece.end, r);
 	return NULL;
+}
+
+/* Those who wait must not wait for ever. */
+static int index_cannot_start(struct vd_index *index, int r)
+{
+	pthread_mutex_lock(&index->lock);
+	index->error = r;
+	index->has_ended = true;
+	pthread_mutex_unlock(&index->lock);
+	return r;
 }
 
 int vd_index_start(struct vd_index *index)
 {
 	sigset_t all, before;
-	int r;
+	int r = vd_scan_new(index->disk, vd_scan_threads(), &index->scan);
 
+	if (r < 0)
+		return index_cannot_start(index, r);
 	sigfillset(&all); /* signals are for the thread that waits for them */
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	r = pthread_create(&index->thread, NULL, index_run, index);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	index->has_thread = r == 0;
-	if (r != 0) { /* those who wait must not wait for ever */
-		pthread_mutex_lock(&index->lock);
-		index->error = -r;
-		index->has_ended = true;
-		pthread_mutex_unlock(&index->lock);
-	}
-	return -r;
+	if (r != 0)
+		return index_cannot_start(index, -r);
+	index->has_thread = true;
+	return 0;
 }
 
 void vd_index_free(struct vd_index *index)
@@ -183,9 +182,10 @@ void vd_index_free(struct vd_index *index)
 	if (!index)
 		return;
 	if (index->has_thread) {
-		atomic_store(&index->stop, true);
+		vd_scan_stop(index->scan);
 		pthread_join(index->thread, NULL);
 	}
+	vd_scan_free(index->scan);
 	pthread_cond_destroy(&index->ended);
 	pthread_mutex_destroy(&index->lock);
 	vd_intervals_free(index->list);
@@ -272,6 +272,12 @@ void vd_index_iter_init(struct vd_index_iter *iter, struct vd_index *index, uint
 	iter->virt = virt;
 	iter->in_list = false;
 	iter->in_walk = false;
+	iter->scan = NULL;
+}
+
+void vd_index_iter_scan(struct vd_index_iter *iter, struct vd_scan *scan)
+{
+	iter->scan = scan;
 }
 
 /* Take the next piece from the list, if it reaches that far. */
@@ -302,16 +308,18 @@ int vd_index_iter_next(struct vd_index_iter *iter, struct vd_piece *piece)
 
 	if (iter->virt == index->disk->size)
 		return 0;
-	if (!iter->in_walk) {
+	if (!iter->in_walk && !iter->scan) {
 		if (locked)
 			pthread_mutex_lock(&index->lock);
 		found = iter_list(iter, piece);
 		if (locked)
 			pthread_mutex_unlock(&index->lock);
 	}
-	if (!found && !iter->in_walk)
-		vd_walk_init(&iter->walk, index->disk, iter->virt);
-	if (!found) {
+	if (iter->scan) {
+		r = vd_scan_next(iter->scan, piece);
+	} else if (!found) {
+		if (!iter->in_walk)
+			vd_walk_init(&iter->walk, index->disk, iter->virt);
 		iter->in_walk = true;
 		r = vd_walk_next(&iter->walk, piece);
 	}

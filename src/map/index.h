@@ -14,6 +14,7 @@
 
 #include "disk/walk.h"
 #include "map/intervals.h"
+#include "map/scan.h"
 
 struct vd_index;
 
@@ -28,10 +29,10 @@ struct vd_interrupt {
 /* map_memory: the bound in bytes. The disk must outlive the index. 0 or -ENOMEM. */
 int vd_index_new(const struct vd_disk *disk, size_t map_memory, struct vd_index **out);
 
-/* Start the background thread. Without it everything but waiting works. 0 or -errno. */
+/* Start the background threads. Without them everything but waiting works. 0 or -errno. */
 int vd_index_start(struct vd_index *index);
 
-/* Stop the thread, wait for it, free. NULL is fine. */
+/* Stop the threads, wait for them, free. NULL is fine. */
 void vd_index_free(struct vd_index *index);
 
 const struct vd_disk *vd_index_disk(const struct vd_index *index);
@@ -74,9 +75,16 @@ struct vd_index_iter {
 	struct vd_interval at;
 	bool in_walk; /* `walk` stands at virt */
 	struct vd_walk walk;
+	struct vd_scan *scan; /* where all comes from; NULL: none */
 };
 
 void vd_index_iter_init(struct vd_index_iter *iter, struct vd_index *index, uint64_t virt);
+
+/*
+ * Take all pieces from a fresh scan of the disk, with its threads, instead of from the index. The
+ * iter has just been placed at 0; it does not own the scan.
+ */
+void vd_index_iter_scan(struct vd_index_iter *iter, struct vd_scan *scan);
 
 /* 1: a piece (neighbours may be of one kind); 0: the end of the disk; -ENOMEM. */
 int vd_index_iter_next(struct vd_index_iter *iter, struct vd_piece *piece);

@@ -20,6 +20,7 @@
 
 struct vd_json_reader {
 	struct vd_index_iter iter;
+	struct vd_scan *scan; /* NULL: none */
 	struct vd_pairs pairs;
 	unsigned cluster_bits;
 	uint64_t number; /* pairs written */
@@ -65,14 +66,26 @@ int vd_json_reader_new(struct vd_index *index, unsigned cluster_bits, struct vd_
 		return -ENOMEM;
 	reader->iter.index = index;
 	reader->iter.walk.bad_bytes = 0;
+	reader->scan = NULL;
 	reader->cluster_bits = cluster_bits;
 	reader_rewind(reader);
 	*out = reader;
 	return 0;
 }
 
+int vd_json_reader_scan(struct vd_json_reader *reader, unsigned threads)
+{
+	int r = vd_scan_new(reader_disk(reader), threads, &reader->scan);
+
+	if (r == 0)
+		vd_index_iter_scan(&reader->iter, reader->scan);
+	return r;
+}
+
 void vd_json_reader_free(struct vd_json_reader *reader)
 {
+	if (reader)
+		vd_scan_free(reader->scan);
 	free(reader);
 }
 
@@ -83,7 +96,7 @@ uint64_t vd_json_reached(const struct vd_json_reader *reader)
 
 uint64_t vd_json_bad_bytes(const struct vd_json_reader *reader)
 {
-	return reader->iter.walk.bad_bytes;
+	return reader->iter.walk.bad_bytes + (reader->scan ? vd_scan_bad_bytes(reader->scan) : 0);
 }
 
 /* Find the next pair. 1, 0 at the end, or an error. */

@@ -23,6 +23,12 @@ struct vd_json_reader;
  * -ENOMEM.
  */
 int vd_json_reader_new(struct vd_index *index, unsigned cluster_bits, struct vd_json_reader **out);
+/*
+ * Have threads of its own make the map, for a new reader that will go through the text once, in
+ * order, and shall be fast. Optional. 0 or -errno.
+ */
+int vd_json_reader_scan(struct vd_json_reader *reader, unsigned threads);
+
 void vd_json_reader_free(struct vd_json_reader *reader); /* NULL is fine */
 
 /*

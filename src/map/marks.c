@@ -28,8 +28,6 @@ static void marks_thin(struct vd_marks *marks)
 
 static void marks_pair(struct vd_marks *marks, const struct vd_pair *pair)
 {
-	char text[VD_JSON_PIECE_MAX];
-
 	if (marks->number % marks->step == 0) {
 		if (marks->count == VD_MARKS_MAX)
 			marks_thin(marks);
@@ -40,7 +38,7 @@ static void marks_pair(struct vd_marks *marks, const struct vd_pair *pair)
 				.number = marks->number,
 			};
 	}
-	marks->json += vd_json_pair(text, pair, marks->number == 0);
+	marks->json += vd_json_pair_bytes(pair, marks->number == 0);
 	marks->number++;
 }
 

@@ -70,11 +70,27 @@ static char *digits_put(char *end, uint64_t number)
 	return end;
 }
 
+/* How many decimal digits: about 0.30103 for each bit, then compared with the exact power of ten. */
+static unsigned digits_of(uint64_t number)
+{
+	static const uint64_t powers[] = {
+		0,    1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,
+		1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19,
+	};
+	unsigned guess = (64 - (unsigned)__builtin_clzll(number | 1)) * 1233 >> 12;
+
+	return guess + (number >= powers[guess]);
+}
+
+size_t vd_json_pair_bytes(const struct vd_pair *pair, bool is_first)
+{
+	return digits_of(pair->first) + digits_of(pair->last) + 3 + !is_first;
+}
+
 size_t vd_json_pair(char *text, const struct vd_pair *pair, bool is_first)
 {
-	char buffer[48]; /* two numbers of 20 digits, "[,]" and a comma */
-	char *end = buffer + sizeof(buffer), *at = end;
-	size_t length;
+	size_t length = vd_json_pair_bytes(pair, is_first);
+	char *at = text + length;
 
 	*--at = ']';
 	at = digits_put(at, pair->last);
@@ -83,8 +99,6 @@ size_t vd_json_pair(char *text, const struct vd_pair *pair, bool is_first)
 	*--at = '[';
 	if (!is_first)
 		*--at = ',';
-	length = (size_t)(end - at);
-	memcpy(text, at, length);
 	return length;
 }
 

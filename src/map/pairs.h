@@ -43,4 +43,7 @@ size_t vd_json_head(char *text, uint64_t virtual_size, unsigned cluster_bits);
 size_t vd_json_pair(char *text, const struct vd_pair *pair, bool is_first);
 size_t vd_json_tail(char *text, bool is_exact);
 
+/* The length of vd_json_pair()'s text, without making it. */
+size_t vd_json_pair_bytes(const struct vd_pair *pair, bool is_first);
+
 #endif

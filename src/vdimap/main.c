@@ -67,14 +67,16 @@ static bool progress_draw(void *context)
 	enum { CELLS = 40 };
 	static const char full[CELLS + 1] = "########################################";
 	struct progress *progress = context;
-	double reached = (double)vd_json_reached(progress->reader);
-	double share = reached / (double)vd_max(progress->disk_bytes, 1);
 	struct timespec now;
+	double share;
 
+	if (!progress->wanted)
+		return false;
 	clock_gettime(CLOCK_MONOTONIC, &now);
-	if (!progress->wanted || now.tv_sec < progress->due.tv_sec ||
+	if (now.tv_sec < progress->due.tv_sec ||
 	    (now.tv_sec == progress->due.tv_sec && now.tv_nsec < progress->due.tv_nsec))
 		return false;
+	share = (double)vd_json_reached(progress->reader) / (double)vd_max(progress->disk_bytes, 1);
 	fprintf(stderr, "\rvdimap: [%-*.*s] %3.0f %%", CELLS, (int)(share * CELLS), full,
 		share * 100);
 	progress->shown = true;
@@ -129,6 +131,8 @@ static int run(const char *path, const struct vd_chain_options *options, struct 
 	r = vd_index_new(disk, 0, &index);
 	if (r == 0)
 		r = vd_json_reader_new(index, disk->cluster_bits, &reader);
+	if (r == 0)
+		vd_json_reader_scan(reader, vd_scan_threads()); /* without, it is only slower */
 	if (r < 0)
 		vd_fail(err, -r, "out of memory");
 	if (r == 0)

@@ -188,8 +188,41 @@ os.lseek(os.open("plain", os.O_RDONLY), 0, os.SEEK_DATA)'
 	claim "with their processes$in" wait_for 5 no_processes
 }
 
+# A reader that is slow to begin makes vdimap take long; its standard error is a terminal.
+progress() {
+	python_claims "$vdimap" <<'END'
+import os, pty, re, subprocess, sys, time
+from claims import claim, same
+
+def run(pause):
+    """What vdimap writes to the terminal while its reader sleeps at first; the map; the exit status."""
+    terminal, end = pty.openpty()
+    process = subprocess.Popen([sys.argv[1], 'big.qcow2'], stdout=subprocess.PIPE, stderr=end)
+    os.close(end)
+    time.sleep(pause)
+    text = process.stdout.read()
+    said = b''
+    try:
+        while part := os.read(terminal, 4096):
+            said += part
+    except OSError:                         # Linux: the other end is closed
+        pass
+    os.close(terminal)
+    return said.decode(), text, process.wait()
+
+said, text, status = run(1.3)
+shares = [int(share) for share in re.findall(r'\rvdimap: \[#* *\] +(\d+) %', said)]
+claim('vdimap that takes over a second draws how far it is', len(shares) > 0, said)
+same('the bar only grows, within 0 and 100', shares, sorted(share for share in shares if 0 <= share <= 100))
+claim('and is wiped off at the end', said.endswith('\r\x1b[K'), said[-20:])
+same('the map ends well', (text[-3:], status), (b']]}', 0))
+END
+	is "no bar without a terminal" "$("$vdimap" big.qcow2 2>&1 >/dev/null | wc -c)" 0
+}
+
 "$python" "$here/fragmented.py" big.qcow2 $big
 "$python" "$here/fragmented.py" endless.qcow2 $endless sparse
 each_mode at_once
 each_mode interrupted
+progress
 finish

@@ -226,7 +226,9 @@ static void answers_are_right_while_the_index_is_being_built(void **state)
 		gate_init(&gate);
 		assert_int_equal(vd_index_start(index), 0);
 		gate_await(&gate);
-		vd_index_totals(index, &totals);
+		do /* what lies before the gate is about to come */
+			vd_index_totals(index, &totals);
+		while (totals.mapped_bytes == 0);
 		assert_false(totals.complete);
 		assert_true(totals.mapped_bytes > 0 && totals.mapped_bytes <= 130064 * 512);
 		assert_true(totals.json_bytes == 0);

@@ -154,6 +154,8 @@ static void numbers_of_any_length_are_printed(void **state)
 		snprintf(expected, sizeof(expected), ",[%" PRIu64 ",%" PRIu64 "]", pair.first,
 			 pair.last);
 		check_text(text, vd_json_pair(text, &pair, false), expected);
+		assert_int_equal(vd_json_pair_bytes(&pair, false), strlen(expected));
+		assert_int_equal(vd_json_pair_bytes(&pair, true), strlen(expected) - 1);
 		check_text(text, vd_json_pair(text, &pair, true), expected + 1);
 	}
 }
