@@ -348,20 +348,34 @@ static const char *place_fault(const struct vd_image *image, uint64_t host)
 	return NULL;
 }
 
-static int bat_scan_page(struct vd_image *image, const uint8_t *entries, uint64_t first,
-			 uint64_t count, uint64_t blocks, struct vd_overlap *set)
+/* Looking for blocks that lie on others. */
+struct bat_search {
+	struct vd_image *image;
+	uint64_t blocks;
+	uint64_t end; /* of the last block so far */
+	struct vd_overlap set; /* blocks so far; without slots: are they in order? */
+};
+
+/* Look at `count` entries from number `first` on. 0; 1: they are not in order; -ENOMEM. */
+static int bat_search_page(struct bat_search *search, const uint8_t *entries, uint64_t first,
+			   uint64_t count)
 {
-	struct vhd *vhd = image->state;
+	struct vhd *vhd = search->image->state;
 
 	for (uint64_t i = 0; i < count; i++) {
 		uint32_t entry = get_be32(entries + i * 4);
 		uint64_t host = (uint64_t)entry * VD_SECTOR;
 
 		/* An entry that is wrong by itself takes no place from others. */
-		if (entry == BAT_ABSENT || place_fault(image, host) || !vd_overlap_add(set, host))
+		if (entry == BAT_ABSENT || place_fault(search->image, host))
+			continue;
+		if (!search->set.slots && host < search->end)
+			return 1;
+		search->end = host + vhd->bitmap_bytes + vhd->block_bytes;
+		if (!search->set.slots || !vd_overlap_add(&search->set, host))
 			continue;
 		if (!vhd->overlaps)
-			vhd->overlaps = calloc(1, (size_t)(blocks / 8 + 1));
+			vhd->overlaps = calloc(1, (size_t)(search->blocks / 8 + 1));
 		if (!vhd->overlaps)
 			return -ENOMEM;
 		vhd->overlaps[(first + i) / 8] |= (uint8_t)(1 << (first + i) % 8);
@@ -369,35 +383,52 @@ static int bat_scan_page(struct vd_image *image, const uint8_t *entries, uint64_
 	return 0;
 }
 
-/*
- * Find blocks that lie on an earlier block: what one of the two shows is not its own. Done here, so
- * that the answer does not depend on what was read before.
- */
-static int bat_scan(struct vd_image *image, struct vd_error *err)
+static int bat_search(struct bat_search *search)
 {
+	struct vd_image *image = search->image;
 	struct vhd *vhd = image->state;
-	uint64_t blocks = vd_div_up(image->size, vhd->block_bytes), done = 0;
-	struct vd_overlap set;
+	uint64_t done = 0;
 	int r = 0;
 
-	if (blocks > SCAN_ENTRIES_MAX)
-		return 0;
-	if (vd_overlap_init(&set, vhd->bitmap_bytes + vhd->block_bytes, blocks) < 0)
-		return vd_fail(err, ENOMEM, "out of memory");
-	while (done < blocks && r == 0) {
+	while (done < search->blocks && r == 0) {
 		uint64_t host = vhd->table_host + done * 4, count;
 		const struct vd_page *page;
 
 		r = vd_cache_get(image->cache, image->source, BAT_PAGE_BITS, host, &page);
 		if (r < 0)
 			break;
-		count = vd_min((page->host + page->bytes - host) / 4, blocks - done);
-		r = bat_scan_page(image, page->data + (host - page->host), done, count, blocks,
-				  &set);
+		count = vd_min((page->host + page->bytes - host) / 4, search->blocks - done);
+		r = bat_search_page(search, page->data + (host - page->host), done, count);
 		vd_cache_put(image->cache, page);
 		done += count;
 	}
-	vd_overlap_free(&set);
+	return r;
+}
+
+/*
+ * Find blocks that lie on an earlier block: what one of the two shows is not its own. Done here, so
+ * that the answer does not depend on what was read before. Mostly the blocks are in order, which is
+ * seen at a third of the cost.
+ */
+static int bat_scan(struct vd_image *image, struct vd_error *err)
+{
+	struct vhd *vhd = image->state;
+	struct bat_search search = {
+		.image = image,
+		.blocks = vd_div_up(image->size, vhd->block_bytes),
+	};
+	int r;
+
+	if (search.blocks > SCAN_ENTRIES_MAX)
+		return 0;
+	r = bat_search(&search);
+	if (r > 0) {
+		if (vd_overlap_init(&search.set, vhd->bitmap_bytes + vhd->block_bytes,
+				    search.blocks) < 0)
+			return vd_fail(err, ENOMEM, "out of memory");
+		r = bat_search(&search);
+		vd_overlap_free(&search.set);
+	}
 	if (r < 0)
 		return vd_fail(err, -r, "%s: cannot read the VHD BAT: %s", image->source->name,
 			       strerror(-r));
