@@ -19,7 +19,7 @@ from images import GIB, KIB, MIB, TIB
 from report import Group, Row, Target
 
 MODES = ['vdifs', 'vdifs --direct']
-SEQ_LIMIT, SLOW_SEQ_LIMIT = 5.0, 2.0    # seconds; the latter for peers that are here for the record
+SEQ_LIMIT, SLOW_SEQ_LIMIT = 2.5, 1.0    # seconds; the latter for peers that are here for the record
 SHOWN = 0.9                             # of the data; the files of /usr have zeros in them, which are holes
 MEMORY_BOUND = 64 + 32 + 16             # MiB: the map, the cache of decompressed clusters, all else
 FIRST_BYTE_BOUND = 20                   # ms
