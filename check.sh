@@ -15,6 +15,7 @@ passed=0 failed=0 skipped=0
 TMPDIR=$(mktemp -d "${TMPDIR:-/tmp}/vdifs-check.XXXXXX") || exit
 export TMPDIR
 chmod 755 "$TMPDIR"
+[ "${CI-}" != true ] || export FUZZ_SECONDS="${FUZZ_SECONDS:-60}"
 
 finish() {
 	trap - EXIT

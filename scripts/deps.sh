@@ -6,7 +6,8 @@
 PATH=$PATH:/usr/sbin:/sbin
 
 # One need a line: how to see that it is there, its Debian package, its Fedora package.
-# cmd: a program; pc: a pkg-config module; file: a file; cclib: a library of the compiler.
+# cmd: a program; pc: a pkg-config module; file: a file; cclib: a library of the compiler;
+# fuzzer: clang's libFuzzer.
 build_needs='
 cmd:gcc gcc gcc
 file:/usr/include/stdio.h libc6-dev glibc-devel
@@ -32,6 +33,8 @@ cmd:qemu-nbd qemu-utils qemu-img
 pc:cmocka libcmocka-dev libcmocka-devel
 cclib:libasan.so gcc libasan
 cclib:libubsan.so gcc libubsan
+cmd:clang clang clang
+fuzzer:clang libclang-rt-dev compiler-rt
 cmd:python3 python3 python3
 cmd:rsync rsync rsync
 cmd:jq jq jq
@@ -52,6 +55,7 @@ have() {
 	pc:*) pkg-config --exists "${1#pc:}" ;;
 	file:*) test -e "${1#file:}" ;;
 	cclib:*) gcc -print-file-name="${1#cclib:}" | grep / ;;
+	fuzzer:*) clang -print-file-name="libclang_rt.fuzzer-$(uname -m).a" | grep / ;;
 	esac >/dev/null 2>&1
 }
 

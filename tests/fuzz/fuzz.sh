@@ -1,0 +1,107 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# Fuzzing: hold the readers to the promises of harness.c on inputs made from the recipes.
+#
+#	tests/fuzz/fuzz.sh [SECONDS]
+#
+# First every seed, and some with all bits of their headers turned over and cut at all edges, with the
+# compiler of the build; then, where clang has libFuzzer, three fuzzers side
+# by side (QCOW2, VHD, chains) for SECONDS each (5), under ASan and UBSan. Prints TAP. What is found
+# is kept in $VD_BUILDDIR/fuzz/findings, the corpora beside it; they are used again by the next run.
+set -u -o pipefail
+export LC_ALL=C ASAN_OPTIONS=allocator_may_return_null=1 PYTHONDONTWRITEBYTECODE=1
+
+here=$(cd "$(dirname "$0")" && pwd) || exit 99
+top=$(realpath "$here/../..")
+build=${VD_BUILDDIR:-$top/build}
+seconds=${1:-${FUZZ_SECONDS:-5}}
+count=0 failed=0
+
+ok() { echo "ok $((++count)) - $1"; }
+
+not_ok() { # not_ok CLAIM FILE: the end of FILE says why
+	echo "not ok $((++count)) - $1"
+	failed=1
+	tail -n 30 "$2" | sed 's/^/# /'
+}
+
+skip() { echo "ok $((++count)) - $1 # SKIP $2"; }
+
+claim() { # claim CLAIM LOG COMMAND...
+	local text=$1 log=$2
+	shift 2
+	if "$@" >"$log" 2>&1 </dev/null; then ok "$text"; else not_ok "$text" "$log"; fi
+}
+
+finish() {
+	echo "1..$count"
+	exit "$failed"
+}
+
+# Compile the library and the harness with clang: object by object, only what is out of date.
+# shellcheck disable=SC2317 # called by claim
+build_fuzzer() {
+	local source object flags
+	flags="-g -O1 -fno-omit-frame-pointer -std=gnu11 -fsanitize=address,undefined -fno-sanitize-recover=undefined
+		-I$build -I$top/src -I$here $(pkg-config --cflags jansson libdeflate libzstd)"
+	mkdir -p "$work/objects" || return
+	for source in "$top"/src/{base,source,support,format,disk,map}/*.c "$here"/{files,formats,harness,mutate}.c; do
+		object=$work/objects/$(basename "$(dirname "$source")")-$(basename "$source" .c).o
+		[ -z "$(find "$top/src" "$here" "$build/config.h" -newer "$object" -name '*.[ch]' 2>&1 | head -n 1)" ] && continue
+		# shellcheck disable=SC2086 # flags are words
+		clang $flags -fsanitize=fuzzer-no-link -c "$source" -o "$object" || return
+	done
+	# shellcheck disable=SC2046
+	clang -fsanitize=address,undefined,fuzzer "$work"/objects/*.o -o "$work/fuzz" -pthread \
+		$(pkg-config --libs jansson libdeflate libzstd)
+}
+
+has_libfuzzer() {
+	command -v clang >/dev/null || return
+	echo 'int LLVMFuzzerTestOneInput(const char *data, long bytes) { return !data && bytes; }' |
+		clang -x c - -fsanitize=fuzzer,address -o "$work/probe" 2>/dev/null
+}
+
+fuzz() { # fuzz KIND: in the background, its words in $work/KIND.log
+	mkdir -p "$work/corpus/$1"
+	nice -n 10 "$work/fuzz" -max_total_time="$seconds" -max_len=65536 -timeout=10 -rss_limit_mb=1024 -close_fd_mask=2 \
+		-print_final_stats=1 -artifact_prefix="$work/findings/$1-" \
+		"$work/corpus/$1" "$work/seeds/$1" >"$work/$1.log" 2>&1 </dev/null &
+	pids+=($!)
+}
+
+work=$build/fuzz
+pids=()
+mkdir -p "$work/findings" || exit 99
+trap 'kill "${pids[@]}" 2>/dev/null' EXIT
+trap 'exit 1' HUP INT TERM
+rm -rf "$work/seeds"
+claim "seeds are made from the recipes" "$work/seeds.log" "${PYTHON3:-python3}" "$here/seeds.py" "$work/seeds"
+for kind in qcow2 vhd chain; do
+	claim "$kind: every seed keeps the promises" "$work/replay.log" "$build/fuzz_replay" "$work/seeds/$kind"/*
+done
+small=("$work"/seeds/qcow2/good-qcow2-{zstd-small-clusters,cluster-512,snapshot-vm-state,extended-l2-bit-0,compressed-first}
+	"$work"/seeds/vhd/good-vhd-{bitmap-exact,block-size-512} "$work"/seeds/chain/good-vhd-differencing-block-sizes)
+claim "every bit of the headers turned over" "$work/replay.log" "$build/fuzz_replay" --flips "${small[@]}"
+claim "cut at every edge and beside it" "$work/replay.log" "$build/fuzz_replay" --cuts "${small[@]}"
+if grep -q __asan_init "$build/vdifs"; then # once is enough: the other build does it
+	finish
+elif ! has_libfuzzer; then
+	skip "fuzzing" "clang with libFuzzer is not installed"
+	finish
+fi
+claim "the fuzzer is built" "$work/build.log" build_fuzzer
+[ -x "$work/fuzz" ] || finish
+for kind in qcow2 vhd chain; do
+	fuzz "$kind"
+done
+for kind in qcow2 vhd chain; do
+	if wait "${pids[0]}"; then
+		ok "$kind: $seconds s of fuzzing find nothing"
+	else
+		not_ok "$kind: $seconds s of fuzzing find nothing" "$work/$kind.log"
+	fi
+	pids=("${pids[@]:1}")
+	grep -E '^stat::(number_of_executed_units|average_exec_per_sec|peak_rss_mb)' "$work/$kind.log" | sed 's/^/# /'
+done
+finish

@@ -1,0 +1,276 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What every fuzzer does with its input: open the chain, walk over the disk, read, decompress, seek
+ * and make the JSON; and what must hold whatever the image is:
+ *
+ * - the pieces of a walk cover the disk, in order, and so do extents;
+ * - what a walk calls a hole reads as zeros;
+ * - a read gives the same bytes as two reads of its halves;
+ * - seeks agree with the walk; the JSON parses, its pairs are sorted and cover the data;
+ * - a failure has an errno and one line of text.
+ *
+ * A broken promise aborts. A disk may be of exabytes: only so many pieces are looked at.
+ */
+#include "config.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "disk/chain.h"
+#include "files.h"
+#include "harness.h"
+#include "map/index.h"
+#include "map/json.h"
+
+#define PIECES_MAX 2000
+#define READS 24
+#define READ_MAX ((size_t)1 << 17)
+#define SEEKS 24
+#define TEXT_MAX ((size_t)1 << 16)
+#define CACHE_BYTES ((size_t)4 << 20)
+
+#define CHECK(claim)                                                                        \
+	do {                                                                                \
+		if (!(claim)) {                                                             \
+			fprintf(stderr, "%s:%d: broken: %s\n", __FILE__, __LINE__, #claim); \
+			abort();                                                            \
+		}                                                                           \
+	} while (0)
+
+struct job {
+	struct vd_disk *disk;
+	struct vd_index *index;
+	struct vd_scratch *scratch;
+	uint64_t dice;
+	struct vd_piece pieces[PIECES_MAX]; /* from 0 on, merged; the last may be cut short */
+	unsigned count;
+	uint64_t reached; /* end of the last piece */
+};
+
+static uint64_t roll(struct job *job, uint64_t sides)
+{
+	job->dice ^= job->dice << 13;
+	job->dice ^= job->dice >> 7;
+	job->dice ^= job->dice << 17;
+	return sides ? job->dice % sides : 0;
+}
+
+/* A place in the disk, mostly near an edge of a piece. */
+static uint64_t any_place(struct job *job)
+{
+	uint64_t size = job->disk->size, place;
+
+	if (job->count == 0 || roll(job, 4) == 0)
+		return roll(job, size);
+	place = job->pieces[roll(job, job->count)].end + roll(job, 7) - 3;
+	return place < size ? place : size - 1;
+}
+
+static void walk(struct job *job)
+{
+	struct vd_walk *walk = malloc(sizeof(*walk));
+	struct vd_piece piece;
+	unsigned steps = 0;
+	int r = 1;
+
+	CHECK(walk);
+	vd_walk_init(walk, job->disk, 0);
+	while (job->count < PIECES_MAX && steps++ < 4 * PIECES_MAX &&
+	       (r = vd_walk_next(walk, &piece)) > 0) {
+		CHECK(piece.start == job->reached && piece.end > piece.start &&
+		      piece.end <= job->disk->size);
+		if (job->count > 0 && job->pieces[job->count - 1].is_data == piece.is_data)
+			job->pieces[job->count - 1].end = piece.end;
+		else
+			job->pieces[job->count++] = piece;
+		job->reached = piece.end;
+	}
+	CHECK(r >= 0 || r == -ENOMEM);
+	CHECK(r != 0 || job->reached == job->disk->size);
+	free(walk);
+}
+
+/* Is there data in the range, as far as the walk has come? */
+static bool is_hole(const struct job *job, uint64_t start, uint64_t end)
+{
+	if (end > job->reached)
+		return false;
+	for (unsigned i = 0; i < job->count; i++) {
+		const struct vd_piece *piece = &job->pieces[i];
+
+		if (piece->is_data && piece->start < end && piece->end > start)
+			return false;
+	}
+	return true;
+}
+
+static void check_extents(struct job *job)
+{
+	struct vd_extent extents[8];
+
+	for (int i = 0; i < 8; i++) {
+		uint64_t virt = any_place(job), at = virt;
+		uint64_t want = 1 + roll(job, job->disk->size - virt);
+		int count = vd_disk_map(job->disk, virt, want, extents, 1 + (unsigned)i);
+
+		CHECK(count > 0 || count == -ENOMEM);
+		CHECK(count <= 1 + i);
+		for (int j = 0; j < count; j++) {
+			const struct vd_run *run = &extents[j].run;
+
+			CHECK(extents[j].start == at && extents[j].length > 0);
+			at += extents[j].length;
+			CHECK(run->kind != VD_ABSENT);
+			CHECK(run->kind != VD_RAW ||
+			      vd_inside(run->where, run->length, run->from->size));
+		}
+		CHECK(at <= virt + want);
+	}
+}
+
+static void check_read(struct job *job)
+{
+	static uint8_t whole[READ_MAX], parts[READ_MAX];
+	uint64_t virt = any_place(job);
+	size_t most = (size_t)vd_min(READ_MAX, job->disk->size - virt);
+	size_t bytes = roll(job, 2) ? 1 + (size_t)roll(job, vd_min(most, 5000))
+				    : 1 + (size_t)roll(job, most);
+	size_t half;
+	int r, first, second;
+
+	bytes = bytes < most ? bytes : most;
+	half = (size_t)roll(job, bytes + 1);
+	r = vd_disk_read(job->disk, whole, bytes, virt, job->scratch);
+	first = half ? vd_disk_read(job->disk, parts, half, virt, job->scratch) : 0;
+	second = half < bytes ? vd_disk_read(job->disk, parts + half, bytes - half, virt + half,
+					     job->scratch)
+			      : 0;
+	CHECK(r <= 0 && first <= 0 && second <= 0);
+	if (r == -ENOMEM || first == -ENOMEM || second == -ENOMEM)
+		return;
+	CHECK((r == 0) == (first == 0 && second == 0));
+	if (r < 0)
+		return;
+	CHECK(memcmp(whole, parts, bytes) == 0);
+	if (is_hole(job, virt, virt + bytes))
+		CHECK(whole[0] == 0 && memcmp(whole, whole + 1, bytes - 1) == 0);
+}
+
+/* A seek from a place that the walk knows. */
+static void check_seek(struct job *job)
+{
+	const struct vd_piece *piece = &job->pieces[roll(job, job->count)];
+	uint64_t virt = piece->start + roll(job, piece->end - piece->start), found = 0;
+
+	CHECK(vd_index_seek(job->index, virt, piece->is_data, &found, NULL) == 0);
+	CHECK(found == virt);
+	if (piece->end == job->reached) /* what comes then may go on like it, for ever */
+		return;
+	CHECK(vd_index_seek(job->index, virt, !piece->is_data, &found, NULL) == 0);
+	CHECK(found == piece->end);
+}
+
+/* The pairs of a whole text. */
+static void check_pairs(struct job *job, const char *text, size_t length)
+{
+	json_t *map = json_loadb(text, length, 0, NULL), *pairs, *pair;
+	json_int_t before = -2;
+	uint64_t bits = job->disk->cluster_bits, data = 0, listed = 0;
+	size_t i;
+
+	CHECK(map);
+	CHECK(json_integer_value(json_object_get(map, "virtual_size")) ==
+	      (json_int_t)job->disk->size);
+	pairs = json_object_get(map, "data_clusters");
+	CHECK(json_is_array(pairs));
+	json_array_foreach(pairs, i, pair)
+	{
+		json_int_t first = json_integer_value(json_array_get(pair, 0));
+		json_int_t last = json_integer_value(json_array_get(pair, 1));
+
+		CHECK(first > before + 1 && last >= first);
+		CHECK((uint64_t)last <= (job->disk->size - 1) >> bits);
+		listed += (uint64_t)(last - first) + 1;
+		before = last;
+	}
+	for (i = 0; i < job->count; i++) {
+		if (job->pieces[i].is_data)
+			data += ((job->pieces[i].end - 1) >> bits) -
+				(job->pieces[i].start >> bits) + 1;
+	}
+	CHECK(listed <= data); /* pieces of one cluster count it each */
+	CHECK((listed == 0) == (data == 0));
+	json_decref(map);
+}
+
+static void check_json(struct job *job)
+{
+	static char text[TEXT_MAX];
+	struct vd_json_reader *reader;
+	ssize_t got;
+
+	if (job->reached < job->disk->size)
+		return; /* too long */
+	CHECK(vd_json_reader_new(job->index, job->disk->cluster_bits, &reader) == 0);
+	got = vd_json_read(reader, text, sizeof(text), 0, NULL);
+	CHECK(got > 0);
+	if ((size_t)got < sizeof(text))
+		check_pairs(job, text, (size_t)got);
+	vd_json_reader_free(reader);
+}
+
+static void check_disk(struct job *job)
+{
+	CHECK(job->disk->size <= INT64_MAX);
+	CHECK(vd_index_new(job->disk, 0, &job->index) == 0);
+	CHECK(vd_scratch_new(&job->scratch) == 0);
+	if (job->disk->size > 0) {
+		walk(job);
+		check_extents(job);
+		for (int i = 0; i < READS; i++)
+			check_read(job);
+		for (int i = 0; i < SEEKS && job->count > 0; i++)
+			check_seek(job);
+		check_json(job);
+	}
+	vd_scratch_free(job->scratch);
+	vd_index_free(job->index);
+}
+
+static uint64_t hash(const uint8_t *data, size_t bytes)
+{
+	uint64_t h = UINT64_C(0xcbf29ce484222325);
+
+	for (size_t i = 0; i < bytes; i++)
+		h = (h ^ data[i]) * UINT64_C(0x100000001b3);
+	return h | 1;
+}
+
+void fuzz_run(const uint8_t *data, size_t bytes)
+{
+	static struct job job;
+	static struct fuzz_files files;
+	struct vd_opener opener = { .open = fuzz_open, .context = &files };
+	struct vd_chain_options options = { .cache_memory = CACHE_BYTES };
+	struct vd_error err = { "" };
+	int r;
+
+	fuzz_files_parse(&files, data, bytes);
+	if (files.count > 0) {
+		job.count = 0;
+		job.reached = 0;
+		job.dice = hash(data, bytes);
+		r = vd_chain_open(files.files[0].name, &options, &opener, &job.disk, &err);
+		CHECK(r <= 0);
+		CHECK(r == 0 || (*err.text && !strpbrk(err.text, "\n\033")));
+		if (r == 0) {
+			check_disk(&job);
+			vd_disk_close(job.disk);
+		}
+	}
+	fuzz_files_free(&files);
+}
