@@ -191,6 +191,8 @@ struct memory_source {
 	const struct fuzz_file *file;
 };
 
+struct fuzz_fault fuzz_fault;
+
 static const struct fuzz_file *file_of(const struct vd_source *source)
 {
 	return ((const struct memory_source *)(const void *)source)->file;
@@ -202,6 +204,12 @@ static ssize_t memory_pread(const struct vd_source *source, void *buffer, size_t
 	if (host >= source->size)
 		return 0;
 	bytes = (size_t)vd_min(bytes, source->size - host);
+	atomic_fetch_add(&fuzz_fault.calls, 1);
+	if (fuzz_fault.kind != FUZZ_NO_FAULT && atomic_fetch_sub(&fuzz_fault.left, 1) == 1) {
+		if (fuzz_fault.kind == FUZZ_EIO)
+			return -EIO;
+		bytes = fuzz_fault.kind == FUZZ_SHORT ? (bytes + 1) / 2 : 0;
+	}
 	fuzz_file_read(file_of(source), buffer, bytes, host);
 	return (ssize_t)bytes;
 }

@@ -10,6 +10,8 @@
 #ifndef VD_FUZZ_FILES_H
 #define VD_FUZZ_FILES_H
 
+#include <stdatomic.h>
+
 #include "disk/opener.h"
 
 #define FUZZ_FILES_MAX 8
@@ -48,6 +50,25 @@ void fuzz_file_read(const struct fuzz_file *file, void *buffer, size_t bytes, ui
 
 /* Is the byte at host in a record? *end: how far that holds, at most to the end of the file. */
 bool fuzz_file_is_data(const struct fuzz_file *file, uint64_t host, uint64_t *end);
+
+/*
+ * A fault: the read of any file that brings `left` to 0 fails. `calls` counts reads in any case.
+ * Threads may read meanwhile; set it when none does.
+ */
+enum fuzz_fault_kind {
+	FUZZ_NO_FAULT,
+	FUZZ_EIO,
+	FUZZ_SHORT, /* fewer bytes than asked for, which is no error */
+	FUZZ_END, /* the file is suddenly over */
+	FUZZ_FAULT_KINDS
+};
+
+struct fuzz_fault {
+	enum fuzz_fault_kind kind;
+	atomic_long left, calls;
+};
+
+extern struct fuzz_fault fuzz_fault;
 
 /* Put bytes over what is there, inside one record; false: there is no such record. */
 bool fuzz_file_write(struct fuzz_file *file, const void *bytes, size_t count, uint64_t host);

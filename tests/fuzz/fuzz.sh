@@ -4,10 +4,10 @@
 #
 #	tests/fuzz/fuzz.sh [SECONDS]
 #
-# First every seed, and some with all bits of their headers turned over and cut at all edges, with the
-# compiler of the build; then, where clang has libFuzzer, three fuzzers side
-# by side (QCOW2, VHD, chains) for SECONDS each (5), under ASan and UBSan. Prints TAP. What is found
-# is kept in $VD_BUILDDIR/fuzz/findings, the corpora beside it; they are used again by the next run.
+# First, with the compiler of the build, every seed; some with all bits of their headers turned over and
+# cut at all edges; the good ones with each read failing once. Then, where clang has libFuzzer, three
+# fuzzers side by side (QCOW2, VHD, chains) for SECONDS each (5), under ASan and UBSan. Prints TAP.
+# What is found is kept in $VD_BUILDDIR/fuzz/findings, the corpora beside it for the next run.
 set -u -o pipefail
 export LC_ALL=C ASAN_OPTIONS=allocator_may_return_null=1 PYTHONDONTWRITEBYTECODE=1
 
@@ -84,6 +84,8 @@ small=("$work"/seeds/qcow2/good-qcow2-{zstd-small-clusters,cluster-512,snapshot-
 	"$work"/seeds/vhd/good-vhd-{bitmap-exact,block-size-512} "$work"/seeds/chain/good-vhd-differencing-block-sizes)
 claim "every bit of the headers turned over" "$work/replay.log" "$build/fuzz_replay" --flips "${small[@]}"
 claim "cut at every edge and beside it" "$work/replay.log" "$build/fuzz_replay" --cuts "${small[@]}"
+claim "each read failing once: EIO, short, end of file" "$work/replay.log" \
+	"$build/fuzz_replay" --faults "$work"/seeds/{qcow2,vhd,chain}/good-*
 if grep -q __asan_init "$build/vdifs"; then # once is enough: the other build does it
 	finish
 elif ! has_libfuzzer; then

@@ -33,14 +33,6 @@
 #define TEXT_MAX ((size_t)1 << 16)
 #define CACHE_BYTES ((size_t)4 << 20)
 
-#define CHECK(claim)                                                                        \
-	do {                                                                                \
-		if (!(claim)) {                                                             \
-			fprintf(stderr, "%s:%d: broken: %s\n", __FILE__, __LINE__, #claim); \
-			abort();                                                            \
-		}                                                                           \
-	} while (0)
-
 struct job {
 	struct vd_disk *disk;
 	struct vd_index *index;

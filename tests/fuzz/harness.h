@@ -8,8 +8,20 @@
 /* Do everything that can be done with an input (see files.h). Aborts if a promise is broken. */
 void fuzz_run(const uint8_t *data, size_t bytes);
 
+/* Run an input with each read failing once. */
+void fuzz_faults(struct fuzz_files *files);
+
+/* A promise; broken, it ends the program. */
+#define CHECK(claim)                                                                        \
+	do {                                                                                \
+		if (!(claim)) {                                                             \
+			fprintf(stderr, "%s:%d: broken: %s\n", __FILE__, __LINE__, #claim); \
+			abort();                                                            \
+		}                                                                           \
+	} while (0)
+
 /*
- * Given by each fuzzer: change a file in the way of its format, by dice; and make right again what
+ * Change a file in the way of its format, by dice; and make right again what
  * every image must have right, or nothing behind it is ever reached.
  */
 void fuzz_change(struct fuzz_file *file, unsigned seed);

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * fuzz_replay [--flips | --cuts] FILE...: run the fuzzer's check on inputs, with any compiler.
+ * fuzz_replay [--flips | --cuts | --faults] FILE...: run the fuzzer's check on inputs, with any compiler.
  *
  * --flips: with each bit of the QCOW2 header, or of the VHD footer and dynamic header, turned over;
  * of a VHD once with the checksum left wrong and once with it made right.
  * --cuts: with the opened file cut at each edge of what is in it, and one byte to both sides.
+ * --faults: with each read of a file failing once (see faults.c).
  *
  * No answer may take more than a second of processor time, and no image more than 128 MiB of memory
  * (sanitizers take more). Prints the number of inputs and the peak of memory.
@@ -139,6 +140,8 @@ static void replay(const char *path, const char *mode)
 	fuzz_files_parse(&files, data, bytes);
 	if (files.count > 0 && strcmp(mode, "--flips") == 0)
 		flips(&files);
+	else if (files.count > 0 && strcmp(mode, "--faults") == 0)
+		fuzz_faults(&files);
 	else if (files.count > 0)
 		cuts(&files);
 	fuzz_files_free(&files);
