@@ -33,11 +33,12 @@ images are in the host's page cache, which is never dropped; readers read into a
 
 QSD is qemu-storage-daemon's FUSE export; nbdfuse is in front of qemu-nbd. nbdfuse, qcowmount and
 vhdimount show no holes and are told where the data is; they read for one second at most, the
-others for two and a half. Before each measurement as much memory as the data takes is written to and given
-back: a guest's unused memory may have been taken by its host (free page reporting), which costs a
-fault there for each page, and whoever is first to use the page cache would pay for all. Random reads are of places with data, with O_DIRECT; those of the native file come
-from the page cache, since with O_DIRECT they would measure the medium. Before a candidate is
-measured, some places are compared with the native file.
+others for two and a half. Before each measurement as much memory as the data takes is written to
+and given back: a guest's unused memory may have been taken by its host (free page reporting),
+which costs a fault there for each page, and whoever is first to use the page cache would pay for
+all. Random reads are of places with data, with O_DIRECT; those of the native file come from the
+page cache, since with O_DIRECT they would measure the medium. Before a candidate is measured,
+some places are compared with the native file.
 """
 
 
