@@ -241,6 +241,7 @@ int fuzz_open(void *context, const struct vd_open_request *request, struct vd_so
 
 	for (unsigned i = 0; i < files->count; i++) {
 		struct memory_source *memory;
+		char shown[4 * FUZZ_NAME_MAX + 1];
 
 		if (strcmp(files->files[i].name, name) != 0)
 			continue;
@@ -248,9 +249,10 @@ int fuzz_open(void *context, const struct vd_open_request *request, struct vd_so
 		if (!memory)
 			abort();
 		memory->file = &files->files[i];
+		vd_escape(shown, sizeof(shown), name, strlen(name));
 		memory->source = (struct vd_source){
 			.ops = &memory_ops,
-			.name = strdup(name),
+			.name = strdup(shown),
 			.size = files->files[i].size,
 			.st = { .st_mode = S_IFREG | 0600, .st_ino = i + 1 },
 			.fd = -1,
