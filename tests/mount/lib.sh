@@ -234,9 +234,10 @@ wait_for() { # wait_for SECONDS COMMAND...: try it until it succeeds
 	done
 }
 
-# begin COMMAND...: in the background, with the signals as at home (bash ignores SIGINT there). $pid is it.
+# begin COMMAND...: in the background, with the signals as at home (bash ignores SIGINT there, nohup SIGHUP).
+# $pid is it.
 begin() {
-	env --default-signal=INT,QUIT "$@" &
+	env --default-signal=HUP,INT,QUIT "$@" &
 	pid=$!
 }
 
