@@ -31,10 +31,11 @@ struct vd_index {
 	const struct vd_disk *disk;
 	pthread_t thread;
 	bool has_thread;
-	struct vd_scan *scan; /* while there is a thread */
 	atomic_bool complete;
 	pthread_mutex_t lock; /* for all that follows, until complete */
 	pthread_cond_t ended;
+	bool stop;
+	struct vd_scan *scan; /* the thread's, while it has one; to be stopped by others */
 	bool has_ended; /* the thread has, whether complete or not */
 	int error; /* why it ended early */
 	bool list_is_full;
@@ -75,7 +76,8 @@ const struct vd_disk *vd_index_disk(const struct vd_index *index)
 }
 
 /* Enter the batch. All up to `virt` has been scanned. */
-static void index_take(struct vd_index *index, struct batch *batch, uint64_t virt)
+static void index_take(struct vd_index *index, struct batch *batch, uint64_t virt,
+		       uint64_t bad_bytes)
 {
 	uint64_t open;
 
@@ -97,7 +99,7 @@ static void index_take(struct vd_index *index, struct batch *batch, uint64_t vir
 	index->totals.data_bytes = index->data_bytes + open * (batch->open.end - batch->open.start);
 	index->totals.intervals = index->intervals + open;
 	index->totals.mapped_bytes = virt;
-	index->totals.bad_bytes = vd_scan_bad_bytes(index->scan);
+	index->totals.bad_bytes = bad_bytes;
 	pthread_mutex_unlock(&index->lock);
 }
 
@@ -113,14 +115,9 @@ static void batch_add(struct batch *batch, const struct vd_piece *piece)
 	batch->open = *piece;
 }
 
-/* The end: the last run, the length of the JSON, and waking all who wait. */
-static void index_end(struct vd_index *index, struct batch *batch, uint64_t virt, int r)
+/* The end: the length of the JSON, and waking all who wait. */
+static void index_end(struct vd_index *index, int r)
 {
-	if (r == 0 && batch->open.end != 0)
-		batch->runs[batch->count++] = batch->open;
-	if (r == 0)
-		batch->open.end = 0;
-	index_take(index, batch, virt);
 	pthread_mutex_lock(&index->lock);
 	if (r == 0) {
 		vd_marks_end(&index->marks);
@@ -134,47 +131,69 @@ static void index_end(struct vd_index *index, struct batch *batch, uint64_t virt
 	pthread_mutex_unlock(&index->lock);
 }
 
-static void *index_run(void *data)
+/* Enter all that the scan finds. 0, or the error that ended it. */
+static int index_collect(struct vd_index *index, struct vd_scan *scan)
 {
-	struct vd_index *index = data;
 	struct batch batch = { .count = 0 };
 	struct vd_piece piece = { .end = 0 };
 	int r;
 
-	while ((r = vd_scan_next(index->scan, &piece)) > 0) {
+	while ((r = vd_scan_next(scan, &piece)) > 0) {
 		batch_add(&batch, &piece);
-		if (batch.count == BATCH || vd_scan_would_wait(index->scan))
-			index_take(index, &batch, piece.end);
+		if (batch.count == BATCH || vd_scan_would_wait(scan))
+			index_take(index, &batch, piece.end, vd_scan_bad_bytes(scan));
 	}
-	index_end(index, &batch, piece.end, r);
-	return NULL;
+	if (r == 0 && batch.open.end != 0) { /* the last run grows no more */
+		batch.runs[batch.count++] = batch.open;
+		batch.open.end = 0;
+	}
+	index_take(index, &batch, piece.end, vd_scan_bad_bytes(scan));
+	return r;
 }
 
-/* Those who wait must not wait for ever. */
-static int index_cannot_start(struct vd_index *index, int r)
+/* Let vd_index_free() stop this scan; NULL: not any more. */
+static void index_set_scan(struct vd_index *index, struct vd_scan *scan)
 {
 	pthread_mutex_lock(&index->lock);
-	index->error = r;
-	index->has_ended = true;
+	index->scan = scan;
+	if (scan && index->stop)
+		vd_scan_stop(scan);
 	pthread_mutex_unlock(&index->lock);
-	return r;
+}
+
+static void *index_run(void *data)
+{
+	struct vd_index *index = data;
+	struct vd_scan *scan;
+	int r = vd_scan_new(index->disk, vd_scan_threads(), &scan);
+
+	if (r == 0) {
+		index_set_scan(index, scan);
+		r = index_collect(index, scan);
+		index_set_scan(index, NULL);
+		vd_scan_free(scan);
+	}
+	index_end(index, r);
+	return NULL;
 }
 
 int vd_index_start(struct vd_index *index)
 {
 	sigset_t all, before;
-	int r = vd_scan_new(index->disk, vd_scan_threads(), &index->scan);
+	int r;
 
-	if (r < 0)
-		return index_cannot_start(index, r);
 	sigfillset(&all); /* signals are for the thread that waits for them */
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	r = pthread_create(&index->thread, NULL, index_run, index);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (r != 0)
-		return index_cannot_start(index, -r);
-	index->has_thread = true;
-	return 0;
+	index->has_thread = r == 0;
+	if (r != 0) { /* those who wait must not wait for ever */
+		pthread_mutex_lock(&index->lock);
+		index->error = -r;
+		index->has_ended = true;
+		pthread_mutex_unlock(&index->lock);
+	}
+	return -r;
 }
 
 void vd_index_free(struct vd_index *index)
@@ -182,10 +201,13 @@ void vd_index_free(struct vd_index *index)
 	if (!index)
 		return;
 	if (index->has_thread) {
-		vd_scan_stop(index->scan);
+		pthread_mutex_lock(&index->lock);
+		index->stop = true;
+		if (index->scan)
+			vd_scan_stop(index->scan);
+		pthread_mutex_unlock(&index->lock);
 		pthread_join(index->thread, NULL);
 	}
-	vd_scan_free(index->scan);
 	pthread_cond_destroy(&index->ended);
 	pthread_mutex_destroy(&index->lock);
 	vd_intervals_free(index->list);

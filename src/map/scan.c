@@ -54,15 +54,15 @@ struct worker {
 struct vd_scan {
 	const struct vd_disk *disk;
 	uint64_t section_bytes, sections;
-	pthread_mutex_t lock; /* for all that follows but `taken` */
+	pthread_mutex_t lock; /* from `next` to `slots` */
 	pthread_cond_t found; /* for the reader */
 	pthread_cond_t room; /* for the threads */
 	atomic_bool stop;
+	unsigned slot_count;
 	uint64_t next; /* section that nobody has taken */
 	uint64_t head; /* section whose turn it is; its slot is head % slot_count */
 	struct slot slots[SLOTS_MAX];
-	unsigned slot_count;
-	struct buffer taken; /* what the reader has */
+	struct buffer taken; /* what the reader has; so are the next three his */
 	unsigned told; /* pieces of it that he knows */
 	uint64_t virt; /* end of the last of them */
 	uint64_t bad_bytes;
@@ -187,7 +187,7 @@ static int scan_allocate(struct vd_scan *scan, unsigned threads)
 
 	for (unsigned i = 0; good && i < scan->slot_count; i++)
 		good = buffer_new(&scan->slots[i].found);
-	for (unsigned i = 0; good && i < threads; i++) {
+	for (unsigned i = 0; good && i < vd_max(threads, 1); i++) {
 		scan->workers[i] = calloc(1, sizeof(*scan->workers[i]));
 		good = scan->workers[i] && buffer_new(&scan->workers[i]->mine);
 		if (good)
@@ -196,7 +196,8 @@ static int scan_allocate(struct vd_scan *scan, unsigned threads)
 	return good ? 0 : -ENOMEM;
 }
 
-static int scan_start(struct vd_scan *scan, unsigned threads)
+/* As many threads as can be had. Without any the reader walks himself: see scan_alone(). */
+static void scan_start(struct vd_scan *scan, unsigned threads)
 {
 	sigset_t all, before;
 
@@ -207,7 +208,8 @@ static int scan_start(struct vd_scan *scan, unsigned threads)
 			      scan->workers[scan->threads]) == 0)
 		scan->threads++;
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	return scan->threads > 0 ? 0 : -EAGAIN;
+	if (scan->threads == 0)
+		vd_walk_init(&scan->workers[0]->walk, scan->disk, 0);
 }
 
 int vd_scan_new(const struct vd_disk *disk, unsigned threads, struct vd_scan **out)
@@ -225,15 +227,14 @@ int vd_scan_new(const struct vd_disk *disk, unsigned threads, struct vd_scan **o
 	clusters = vd_max(SECTION_CLUSTERS, (disk->size >> disk->cluster_bits) / SECTIONS_MAX);
 	scan->section_bytes = clusters << disk->cluster_bits;
 	scan->sections = vd_div_up(disk->size, scan->section_bytes);
-	threads = (unsigned)vd_min(vd_min(threads, VD_SCAN_THREADS_MAX), vd_max(scan->sections, 1));
+	threads = (unsigned)vd_min(vd_min(threads, VD_SCAN_THREADS_MAX), scan->sections);
 	scan->slot_count = threads + 2;
 	r = scan_allocate(scan, threads);
-	if (r == 0)
-		r = scan_start(scan, threads);
 	if (r < 0) {
 		vd_scan_free(scan);
 		return r;
 	}
+	scan_start(scan, threads);
 	*out = scan;
 	return 0;
 }
@@ -279,12 +280,30 @@ static void slot_take(struct vd_scan *scan, struct slot *slot)
 	pthread_cond_broadcast(&scan->room);
 }
 
+/*
+ * Walk on. An error comes after what was found before it, and so does the end: with the buffer empty
+ * again the walk, which did not move, gives the same answer once more.
+ */
+static int scan_alone(struct vd_scan *scan)
+{
+	int r;
+
+	scan->taken.bad_bytes = 0;
+	r = section_walk(scan, &scan->workers[0]->walk, &scan->taken);
+	scan->bad_bytes += scan->taken.bad_bytes;
+	if (scan->taken.count > 0)
+		return 1;
+	return r > 0 ? -ECANCELED : r; /* nothing, and no end: it was stopped */
+}
+
 /* Wait for more pieces. 1, 0, or an error, as vd_scan_next(). */
 static int scan_take(struct vd_scan *scan)
 {
 	int r = 1;
 
 	scan->taken.count = scan->told = 0;
+	if (scan->threads == 0)
+		return scan_alone(scan);
 	pthread_mutex_lock(&scan->lock);
 	while (r > 0 && scan->taken.count == 0) {
 		struct slot *slot = &scan->slots[scan->head % scan->slot_count];

@@ -14,8 +14,8 @@
 struct vd_scan;
 
 /*
- * Begin, with 1 to VD_SCAN_THREADS_MAX threads, or as many as can be had. The disk must outlive the
- * scan. 0, -ENOMEM, or -EAGAIN if there can be no thread.
+ * Begin, with up to VD_SCAN_THREADS_MAX threads, as far as they can be had; without any the walk is
+ * done by who asks. The disk must outlive the scan. 0 or -ENOMEM.
  */
 #define VD_SCAN_THREADS_MAX 4
 int vd_scan_new(const struct vd_disk *disk, unsigned threads, struct vd_scan **out);
@@ -35,7 +35,10 @@ int vd_scan_next(struct vd_scan *scan, struct vd_piece *piece);
 /* May the next call have to wait? Then this is the time to pass on what there is. Same thread. */
 bool vd_scan_would_wait(const struct vd_scan *scan);
 
-/* Bytes that cannot be read, in what was given out. The thread that calls vd_scan_next(). */
+/*
+ * Bytes that cannot be read, in what was given out and what is at hand behind it; exact whenever
+ * vd_scan_would_wait(). The thread that calls vd_scan_next().
+ */
 uint64_t vd_scan_bad_bytes(const struct vd_scan *scan);
 
 /* From any thread: whoever waits in vd_scan_next() need wait no longer. */

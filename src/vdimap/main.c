@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * vdimap: print the interval map of an image. The disk is walked once and the text streamed, so
- * that memory does not grow with the number of intervals. No FUSE, no threads.
+ * vdimap: print the interval map of an image. The disk is walked once, by the threads of a scan, and
+ * the text streamed, so that memory does not grow with the number of intervals. No FUSE; in this
+ * file there is one thread.
  */
 #include "config.h"
 

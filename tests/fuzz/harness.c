@@ -31,6 +31,7 @@
 #define READ_MAX ((size_t)1 << 17)
 #define SEEKS 24
 #define TEXT_MAX ((size_t)1 << 16)
+#define THREADS_IN 16 /* threads cost more than all the rest: one of so many times */
 #define CACHE_BYTES ((size_t)4 << 20)
 
 struct job {
@@ -208,11 +209,35 @@ static void check_json(struct job *job)
 	if (job->reached < job->disk->size)
 		return; /* too long */
 	CHECK(vd_json_reader_new(job->index, job->disk->cluster_bits, &reader) == 0);
+	if (roll(job, THREADS_IN) == 0)
+		vd_json_reader_scan(reader, 2);
 	got = vd_json_read(reader, text, sizeof(text), 0, NULL);
 	CHECK(got > 0);
 	if ((size_t)got < sizeof(text))
 		check_pairs(job, text, (size_t)got);
 	vd_json_reader_free(reader);
+}
+
+/* With threads the index comes to what the walk has found. */
+static void check_index(struct job *job)
+{
+	struct vd_index_totals totals;
+	struct vd_index *index;
+	uint64_t data = 0;
+
+	if (job->reached < job->disk->size || roll(job, THREADS_IN) != 0)
+		return;
+	for (unsigned i = 0; i < job->count; i++) {
+		if (job->pieces[i].is_data)
+			data += job->pieces[i].end - job->pieces[i].start;
+	}
+	CHECK(vd_index_new(job->disk, CACHE_BYTES, &index) == 0);
+	if (vd_index_start(index) == 0 && vd_index_wait(index, NULL) == 0) {
+		vd_index_totals(index, &totals);
+		CHECK(totals.complete && totals.mapped_bytes == job->disk->size);
+		CHECK(totals.data_bytes == data);
+	}
+	vd_index_free(index);
 }
 
 static void check_disk(struct job *job)
@@ -228,6 +253,7 @@ static void check_disk(struct job *job)
 		for (int i = 0; i < SEEKS && job->count > 0; i++)
 			check_seek(job);
 		check_json(job);
+		check_index(job);
 	}
 	vd_scratch_free(job->scratch);
 	vd_index_free(job->index);

@@ -510,3 +510,14 @@ void fake_pieces_free(struct fake_pieces *pieces)
 {
 	free(pieces->pieces);
 }
+
+void fake_pieces_expect(const struct fake_pieces *pieces, size_t *i, uint64_t *virt,
+			const struct vd_piece *piece)
+{
+	assert_true(piece->start == *virt && piece->end > *virt);
+	while (pieces->pieces[*i].end <= *virt)
+		++*i;
+	assert_int_equal(piece->is_data, pieces->pieces[*i].is_data);
+	assert_true(piece->end <= pieces->pieces[*i].end);
+	*virt = piece->end;
+}

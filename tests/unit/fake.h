@@ -126,4 +126,8 @@ struct fake_pieces fake_pieces(const struct vd_disk *disk);
 struct fake_pieces fake_grid_pieces(const struct vd_disk *disk);
 void fake_pieces_free(struct fake_pieces *pieces);
 
+/* A part of the expected piece number *i, or of a later one, that begins at *virt; moves both on. */
+void fake_pieces_expect(const struct fake_pieces *pieces, size_t *i, uint64_t *virt,
+			const struct vd_piece *piece);
+
 #endif

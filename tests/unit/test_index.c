@@ -117,14 +117,8 @@ static void check_pieces_from(struct vd_index *index, const struct fake_pieces *
 	int r;
 
 	vd_index_iter_init(iter, index, virt);
-	while ((r = vd_index_iter_next(iter, &piece)) > 0) {
-		assert_true(piece.start == virt && piece.end > virt);
-		while (pieces->pieces[i].end <= piece.start)
-			i++;
-		assert_int_equal(piece.is_data, pieces->pieces[i].is_data);
-		assert_true(piece.end <= pieces->pieces[i].end);
-		virt = piece.end;
-	}
+	while ((r = vd_index_iter_next(iter, &piece)) > 0)
+		fake_pieces_expect(pieces, &i, &virt, &piece);
 	assert_int_equal(r, 0);
 	assert_true(virt == pieces->size);
 	free(iter);
@@ -288,16 +282,11 @@ static void an_iterator_survives_the_growth_of_the_index(void **state)
 	assert_int_equal(vd_index_start(index), 0);
 	gate_await(&gate);
 	while (vd_index_iter_next(iter, &piece) > 0) {
-		assert_true(piece.start == virt);
-		while (pieces.pieces[i].end <= virt)
-			i++;
-		assert_int_equal(piece.is_data, pieces.pieces[i].is_data);
-		assert_true(piece.end <= pieces.pieces[i].end);
 		if (virt < 50000 * 512 && piece.end >= 50000 * 512) {
 			gate_open(&gate);
 			assert_int_equal(vd_index_wait(index, NULL), 0);
 		}
-		virt = piece.end;
+		fake_pieces_expect(&pieces, &i, &virt, &piece);
 	}
 	assert_true(virt == disk->size);
 	free(iter);

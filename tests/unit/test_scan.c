@@ -39,14 +39,8 @@ static void check_scan(struct vd_scan *scan, const struct fake_pieces *pieces)
 	size_t i = 0;
 	int r;
 
-	while ((r = vd_scan_next(scan, &piece)) > 0) {
-		assert_true(piece.start == virt && piece.end > virt);
-		while (pieces->pieces[i].end <= virt)
-			i++;
-		assert_int_equal(piece.is_data, pieces->pieces[i].is_data);
-		assert_true(piece.end <= pieces->pieces[i].end);
-		virt = piece.end;
-	}
+	while ((r = vd_scan_next(scan, &piece)) > 0)
+		fake_pieces_expect(pieces, &i, &virt, &piece);
 	assert_int_equal(r, 0);
 	assert_true(virt == pieces->size);
 	assert_int_equal(vd_scan_next(scan, &piece), 0);
@@ -62,7 +56,7 @@ static void a_scan_is_a_walk(void **state)
 		struct vd_disk *disk = fake_disk_random(true, &dice);
 		struct fake_truth truth = fake_truth(disk);
 		struct fake_pieces pieces = fake_pieces(disk);
-		struct vd_scan *scan = scan_of(disk, 1 + (unsigned)dice_roll(&dice, 4));
+		struct vd_scan *scan = scan_of(disk, (unsigned)dice_roll(&dice, 5));
 		uint64_t bad = 0;
 
 		for (uint64_t at = 0; at < disk->size; at++)
@@ -90,7 +84,8 @@ static void sections_and_full_buffers_are_joined_in_order(void **state)
 			struct vd_disk *disk = sections_disk(&grids[i], bits);
 			struct fake_pieces pieces = fake_grid_pieces(disk);
 
-			for (unsigned threads = 1; threads <= 5; threads++) { /* 5 are 4 */
+			for (unsigned threads = 0; threads <= 5;
+			     threads++) { /* 0: the reader; 5 are 4 */
 				struct vd_scan *scan = scan_of(disk, threads);
 
 				check_scan(scan, &pieces);
@@ -146,23 +141,24 @@ static void an_error_comes_after_what_is_known(void **state)
 	static const uint64_t places[] = { 0, 65536, 100000, 650001 };
 
 	(void)state;
-	for (size_t i = 0; i < ARRAY_LENGTH(places); i++) {
+	for (size_t i = 0; i < 2 * ARRAY_LENGTH(places); i++) {
+		uint64_t place = places[i / 2];
 		struct fake_grid grid = {
 			.cell_bits = 9,
 			.data_of_8 = 4,
 			.seed = 7,
 			.error = -ENOMEM,
-			.error_virt = places[i] * CELL,
+			.error_virt = place * CELL,
 		};
 		struct vd_disk *disk = sections_disk(&grid, 9);
-		struct vd_scan *scan = scan_of(disk, 3);
+		struct vd_scan *scan = scan_of(disk, i % 2 ? 3 : 0);
 		struct vd_piece piece = { .end = 0 };
 		int r;
 
 		while ((r = vd_scan_next(scan, &piece)) > 0)
-			assert_true(piece.end <= (places[i] + 1000) * CELL);
+			assert_true(piece.end <= (place + 1000) * CELL);
 		assert_int_equal(r, -ENOMEM);
-		assert_true(piece.end + 1000 * CELL >= places[i] * CELL);
+		assert_true(piece.end + 1000 * CELL >= place * CELL);
 		assert_int_equal(vd_scan_next(scan, &piece), -ENOMEM);
 		vd_scan_free(scan);
 		vd_disk_close(disk);
@@ -177,7 +173,7 @@ static void a_scan_may_be_left_in_the_middle(void **state)
 
 	(void)state;
 	for (unsigned take = 0; take < 200000; take += 39999) {
-		struct vd_scan *scan = scan_of(disk, 1 + take % 4);
+		struct vd_scan *scan = scan_of(disk, take % 5);
 
 		for (unsigned i = 0; i < take; i++)
 			assert_int_equal(vd_scan_next(scan, &piece), 1);
@@ -230,6 +226,25 @@ static void who_waits_is_woken_by_a_stop(void **state)
 	gate_free(&gate);
 }
 
+static void a_stop_ends_a_scan_without_threads(void **state)
+{
+	static const struct fake_grid grid = { .cell_bits = 9, .data_of_8 = 4, .seed = 10 };
+	struct vd_disk *disk = sections_disk(&grid, 9);
+	struct vd_scan *scan = scan_of(disk, 0);
+	struct vd_piece piece;
+	int r;
+
+	(void)state;
+	assert_int_equal(vd_scan_next(scan, &piece), 1);
+	vd_scan_stop(scan);
+	while ((r = vd_scan_next(scan, &piece)) > 0)
+		; /* what is at hand is given out */
+	assert_int_equal(r, -ECANCELED);
+	assert_true(piece.end < disk->size);
+	vd_scan_free(scan);
+	vd_disk_close(disk);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -240,6 +255,7 @@ int main(void)
 		cmocka_unit_test(an_error_comes_after_what_is_known),
 		cmocka_unit_test(a_scan_may_be_left_in_the_middle),
 		cmocka_unit_test(who_waits_is_woken_by_a_stop),
+		cmocka_unit_test(a_stop_ends_a_scan_without_threads),
 	};
 
 	return cmocka_run_group_tests_name("scan", tests, NULL, NULL);
