@@ -5,7 +5,8 @@
  * Splicing saves one of the two copies of a read: pages of the image's page cache go through the
  * pipe to /dev/fuse as they are. A pipe of 1 MiB is what everybody may have, and libfuse puts its
  * header in front in a pipe of its own of the same size, so that 512 KiB is the most. Below 32 KiB
- * the calls cost more than the copy.
+ * the calls cost more than the copy. All pipes of a user together may have 64 MiB, past which his
+ * other programs get tiny ones; only so many threads have a pipe, the others copy.
  *
  * All bytes must be in the pipe before the answer begins: an answer that turns out to be short
  * would mean the end of the file to the kernel.
@@ -14,6 +15,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -24,15 +26,31 @@
 #define PAGE_BYTES 4096
 #define SPLICE_MIN ((size_t)32 << 10)
 #define SPLICE_MAX ((size_t)512 << 10)
+#define PIPES_MAX 8u
+
+/* Of the process, which serves one mount: pipes that there are, and whether trying is in vain. */
+static atomic_uint pipes;
+static atomic_bool in_vain;
+
+static bool pipe_open(struct vdifs_worker *worker)
+{
+	if (atomic_fetch_add(&pipes, 1) < PIPES_MAX &&
+	    pipe2(worker->pipe, O_CLOEXEC | O_NONBLOCK) == 0)
+		return true;
+	atomic_fetch_sub(&pipes, 1);
+	worker->pipe[0] = worker->pipe[1] = -1;
+	return false;
+}
 
 static void pipe_close(struct vdifs_worker *worker)
 {
-	for (int i = 0; i < 2; i++) {
-		if (worker->pipe[i] >= 0)
-			close(worker->pipe[i]);
-		worker->pipe[i] = -1;
-	}
+	if (worker->pipe[0] < 0)
+		return;
+	close(worker->pipe[0]);
+	close(worker->pipe[1]);
+	worker->pipe[0] = worker->pipe[1] = -1;
 	worker->pipe_bytes = 0;
+	atomic_fetch_sub(&pipes, 1);
 }
 
 static void worker_free(void *data)
@@ -94,16 +112,18 @@ static bool pipe_ready(struct vdifs_worker *worker, size_t bytes)
 {
 	int room;
 
-	if (worker->pipe[0] < 0 && pipe2(worker->pipe, O_CLOEXEC | O_NONBLOCK) < 0) {
-		worker->pipe[0] = worker->pipe[1] = -1;
+	if (worker->pipe[0] < 0 && !pipe_open(worker))
 		return false;
-	}
 	if (worker->pipe_bytes >= bytes + PAGE_BYTES)
 		return true;
 	room = fcntl(worker->pipe[1], F_SETPIPE_SZ, (int)(bytes + PAGE_BYTES));
-	if (room > 0)
-		worker->pipe_bytes = (size_t)room;
-	return worker->pipe_bytes >= bytes + PAGE_BYTES;
+	if (room < 0) { /* the user's pipes have all that they may have: leave it to others */
+		atomic_store(&in_vain, true);
+		pipe_close(worker);
+		return false;
+	}
+	worker->pipe_bytes = (size_t)room;
+	return true;
 }
 
 bool vdifs_worker_splice(struct vdifs_worker *worker, const struct vd_disk *disk, uint64_t virt,
@@ -111,12 +131,16 @@ bool vdifs_worker_splice(struct vdifs_worker *worker, const struct vd_disk *disk
 {
 	const struct vd_source *from;
 	uint64_t where;
+	int r;
 
-	if (bytes < SPLICE_MIN || bytes > SPLICE_MAX ||
+	if (bytes < SPLICE_MIN || bytes > SPLICE_MAX || atomic_load(&in_vain) ||
 	    !vd_disk_find_raw(disk, virt, bytes, &from, &where) || !pipe_ready(worker, bytes))
 		return false;
-	if (vd_source_splice(from, worker->pipe[1], bytes, where) == 0)
+	r = vd_source_splice(from, worker->pipe[1], bytes, where);
+	if (r == 0)
 		return true;
+	if (r == -EINVAL || r == -EOPNOTSUPP) /* a file system that cannot */
+		atomic_store(&in_vain, true);
 	pipe_close(worker);
 	return false;
 }

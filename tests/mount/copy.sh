@@ -140,5 +140,24 @@ all_copies() {
 }
 
 make_disks
+# Data is spliced through pipes, of which a user may not have many: as many as 8 threads need, ours and
+# libfuse's, however many read.
+pipes() {
+	local readers=()
+	image many.qcow2 64m "write -q -P 7 0 64m"
+	mount_image '' many.qcow2 mnt || return
+	for at in {0..23}; do
+		begin dd if=mnt/many.raw of=/dev/null bs=512k skip="$at" count=80 status=none
+		readers+=("$pid")
+	done
+	for pid in "${readers[@]}"; do
+		end_of "$pid"
+	done
+	ends=$(find "/proc/$(daemons)/fd" -lname 'pipe:*' | wc -l)
+	claim "24 readers are answered through pipes, at most 32 ends ($ends)$in" [ "$ends" -ge 4 -a "$ends" -le 32 ]
+	unmount mnt
+}
+
 each_mode all_copies
+each_mode pipes
 finish
