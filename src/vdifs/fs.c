@@ -67,10 +67,13 @@ static const struct node *node_of(const struct vdifs_fs *fs, fuse_ino_t ino)
 	return &fs->nodes[ino - FUSE_ROOT_ID];
 }
 
-/* libfuse's interrupts as the map's. */
+/* libfuse's interrupts as the map's. libfuse ends only when all requests have been answered. */
 static bool request_is_interrupted(void *context)
 {
-	return fuse_req_interrupted(context) != 0;
+	const struct vdifs_fs *fs = fs_of(context);
+
+	return fuse_req_interrupted(context) != 0 ||
+	       (fs->options.ending && fs->options.ending(fs->options.context));
 }
 
 static struct vd_interrupt interrupt_of(fuse_req_t req)
@@ -414,7 +417,7 @@ static void fs_init(void *userdata, struct fuse_conn_info *conn)
 	if (fs->can_splice)
 		conn->want |= FUSE_CAP_SPLICE_WRITE;
 	if (fs->options.ready)
-		fs->options.ready(fs->options.ready_context, conn);
+		fs->options.ready(fs->options.context, conn);
 }
 
 const struct fuse_lowlevel_ops vdifs_fs_ops = {

@@ -19,7 +19,9 @@ struct vdifs_fs_options {
 	bool direct; /* answer reads past the page cache */
 	/* Called once from a worker thread when the kernel asks for the first time. */
 	void (*ready)(void *context, struct fuse_conn_info *conn);
-	void *ready_context;
+	/* Asked by threads that wait for the map: is the mount about to end? */
+	bool (*ending)(void *context);
+	void *context; /* of both */
 };
 
 /* The index and its disk must outlive the file system. 0 or -ENOMEM. */

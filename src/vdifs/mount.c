@@ -152,6 +152,13 @@ static void server_ready(void *context, struct fuse_conn_info *conn)
 	close(server->ready_fd);
 }
 
+static bool server_ending(void *context)
+{
+	struct server *server = context;
+
+	return fuse_session_exited(server->session) != 0;
+}
+
 static int check_mountpoint(struct server *server, struct vd_error *err)
 {
 	const char *given = server->options->mountpoint;
@@ -259,7 +266,8 @@ static int session_new(struct server *server, struct vd_error *err)
 		.is_directory = server->is_directory,
 		.direct = server->options->direct,
 		.ready = server_ready,
-		.ready_context = server,
+		.ending = server_ending,
+		.context = server,
 	};
 
 	if (vdifs_fs_new(server->index, &fs_options, &server->fs) < 0)

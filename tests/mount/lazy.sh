@@ -188,6 +188,26 @@ os.lseek(os.open("plain", os.O_RDONLY), 0, os.SEEK_DATA)'
 	claim "with their processes$in" wait_for 5 no_processes
 }
 
+# Those who wait for the map do not keep a daemon from ending: they get an error.
+ended() {
+	local pids stopped
+	mount_image '' endless.qcow2 mnt || return
+	begin stat mnt/endless.intervals.json >/dev/null 2>&1
+	pids=$pid
+	begin getfattr --only-values -n user.intervals mnt/endless.raw >/dev/null 2>&1
+	pids+=" $pid"
+	sleep 0.3
+	stopped=$(daemons)
+	# shellcheck disable=SC2086 # several
+	kill -TERM $stopped
+	claim "SIGTERM ends a daemon that others wait for$in" wait_for 5 is_over "$stopped"
+	for pid in $pids; do
+		end_of "$pid"
+		is "who waited has an error$in" "$ended_with" 1
+	done
+	claim "nothing stays mounted$in" wait_for 5 eval '! mounted mnt'
+}
+
 # A reader that is slow to begin makes vdimap take long; its standard error is a terminal.
 progress() {
 	python_claims "$vdimap" <<'END'
@@ -224,5 +244,6 @@ END
 "$python" "$here/fragmented.py" endless.qcow2 $endless sparse
 each_mode at_once
 each_mode interrupted
+each_mode ended
 progress
 finish
