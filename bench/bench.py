@@ -72,7 +72,7 @@ class Bench:
         """Have the host give us the memory that a measurement may fill with cached pages."""
         with open('/proc/meminfo') as file:
             available = next(int(line.split()[1]) << 10 for line in file if line.startswith('MemAvailable'))
-        self.reader('touch', int(min(most, available * 0.7)) >> 20)
+        self.reader('touch', max(1, int(min(most, available * 0.7)) >> 20))
 
     def once(self, key, ask):
         if key not in self.known:

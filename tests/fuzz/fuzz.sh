@@ -41,18 +41,20 @@ finish() {
 # Compile the library and the harness with clang: object by object, only what is out of date.
 # shellcheck disable=SC2317 # called by claim
 build_fuzzer() {
-	local source object flags
+	local source object flags objects=()
 	flags="-g -O1 -fno-omit-frame-pointer -std=gnu11 -fsanitize=address,undefined -fno-sanitize-recover=undefined
 		-I$build -I$top/src -I$here $(pkg-config --cflags jansson libdeflate libzstd)"
 	mkdir -p "$work/objects" || return
 	for source in "$top"/src/{base,source,support,format,disk,map}/*.c "$here"/{files,formats,harness,mutate}.c; do
 		object=$work/objects/$(basename "$(dirname "$source")")-$(basename "$source" .c).o
-		[ -z "$(find "$top/src" "$here" "$build/config.h" -newer "$object" -name '*.[ch]' 2>&1 | head -n 1)" ] && continue
+		objects+=("$object")
+		[ -z "$(find "$top/src" "$here" "$build/config.h" "$(command -v clang)" -newer "$object" 2>&1 | head -n 1)" ] &&
+			continue
 		# shellcheck disable=SC2086 # flags are words
 		clang $flags -fsanitize=fuzzer-no-link -c "$source" -o "$object" || return
 	done
 	# shellcheck disable=SC2046
-	clang -fsanitize=address,undefined,fuzzer "$work"/objects/*.o -o "$work/fuzz" -pthread \
+	clang -fsanitize=address,undefined,fuzzer "${objects[@]}" -o "$work/fuzz" -pthread \
 		$(pkg-config --libs jansson libdeflate libzstd)
 }
 
@@ -64,7 +66,7 @@ has_libfuzzer() {
 
 fuzz() { # fuzz KIND: in the background, its words in $work/KIND.log
 	mkdir -p "$work/corpus/$1"
-	nice -n 10 "$work/fuzz" -max_total_time="$seconds" -max_len=65536 -timeout=10 -rss_limit_mb=1024 -close_fd_mask=2 \
+	nice -n 10 "$work/fuzz" -max_total_time="$seconds" -max_len=65536 -timeout=60 -rss_limit_mb=1024 -close_fd_mask=2 \
 		-print_final_stats=1 -artifact_prefix="$work/findings/$1-" \
 		"$work/corpus/$1" "$work/seeds/$1" >"$work/$1.log" 2>&1 </dev/null &
 	pids+=($!)
