@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "source/source.h"
@@ -50,6 +51,17 @@ void vd_source_extent(const struct vd_source *source, uint64_t host, bool *is_ho
 		return;
 	*is_hole = false;
 	*end = source->size;
+}
+
+int vd_source_set_name(struct vd_source *source, const char *escaped)
+{
+	char *copy = strdup(escaped);
+
+	if (!copy)
+		return -ENOMEM;
+	free(source->name);
+	source->name = copy;
+	return 0;
 }
 
 bool vd_source_same(const struct vd_source *a, const struct vd_source *b)

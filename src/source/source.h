@@ -43,6 +43,7 @@ struct vd_source {
 	int fd; /* or -1 */
 	int dir_fd; /* O_PATH of the directory that names in this file are relative to, or -1 */
 	bool dense; /* known to have no holes: extent() need not be asked */
+	unsigned number; /* whoever opened it in another process knows it by this (disk/broker.h) */
 };
 
 /*
@@ -51,6 +52,9 @@ struct vd_source {
  */
 int vd_source_from_fd(int fd, int dir_fd, const char *name, struct vd_source **out,
 		      struct vd_error *err);
+
+/* Replace the name by a copy of this one, which is escaped already. 0 or -ENOMEM. */
+int vd_source_set_name(struct vd_source *source, const char *escaped);
 
 /* Read exactly `bytes` at `host`. A place at or past the end of the source is -EIO: the caller checks
  * against source->size first, so this means that the file shrank. 0 or -errno. */

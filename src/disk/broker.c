@@ -1,0 +1,291 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Question and answer are one packet each, with the layout of this build: both sides are the same
+ * program. The file that names another is a number, the place in the list of what was opened.
+ *
+ * Of a file that was passed on the parent keeps the descriptor of its directory, to resolve names
+ * against, but not the file: locks and the last close are the child's.
+ */
+#include "config.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "disk/broker.h"
+
+#define NAME_BYTES 4096 /* PATH_MAX: a longer one cannot be opened */
+/* What a chain may ask for: each layer's file, its data file, and the names tried before. */
+#define FILES_MAX 512u
+/* Names that lead nowhere count too: a VHD has up to eight for its parent. */
+#define QUESTIONS_MAX 2048u
+
+enum role { ROLE_IMAGE, ROLE_BACKING, ROLE_DATA, ROLES };
+
+static const struct {
+	const char *role, *option;
+} roles[ROLES] = {
+	[ROLE_IMAGE] = { "image", NULL },
+	[ROLE_BACKING] = { "backing file", "--backing-file" },
+	[ROLE_DATA] = { "data file", "--data-file" },
+};
+
+struct question {
+	uint32_t role;
+	uint32_t base; /* number of the file that names it, + 1; 0: named by hand */
+	char name[NAME_BYTES];
+};
+
+struct answer {
+	int32_t r;
+	uint32_t number; /* of the file */
+	char text[4 * NAME_BYTES]; /* its name, escaped, or what went wrong */
+};
+
+struct vd_broker {
+	const char *const *images;
+	unsigned image_count;
+	const struct vd_chain_options *options;
+	struct vd_source *files[FILES_MAX]; /* owned */
+	unsigned top[FILES_MAX]; /* the number of the image whose chain the file belongs to */
+	unsigned count;
+	unsigned last_image;
+	unsigned questions;
+};
+
+int vd_broker_sockets(int sockets[2], struct vd_error *err)
+{
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets) < 0)
+		return vd_fail(err, errno, "cannot make a pair of sockets: %s", strerror(errno));
+	return 0;
+}
+
+/* --- the answering side ---------------------------------------------------------------------- */
+
+int vd_broker_new(const char *const *images, unsigned image_count,
+		  const struct vd_chain_options *options, struct vd_broker **out)
+{
+	struct vd_broker *broker = calloc(1, sizeof(*broker));
+
+	if (!broker)
+		return -ENOMEM;
+	broker->images = images;
+	broker->image_count = image_count;
+	broker->options = options;
+	*out = broker;
+	return 0;
+}
+
+void vd_broker_free(struct vd_broker *broker)
+{
+	if (!broker)
+		return;
+	for (unsigned i = 0; i < broker->count; i++)
+		vd_source_close(broker->files[i]);
+	free(broker);
+}
+
+static bool list_has(const char *const *list, unsigned count, const char *name)
+{
+	for (unsigned i = 0; i < count; i++) {
+		if (strcmp(list[i], name) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Did the user give this name, as this? */
+static bool given_by_hand(const struct vd_broker *broker, enum role role, const char *name)
+{
+	const struct vd_chain_options *options = broker->options;
+
+	switch (role) {
+	case ROLE_IMAGE:
+		return list_has(broker->images, broker->image_count, name);
+	case ROLE_BACKING:
+		return list_has(options->backing_files, options->backing_file_count, name);
+	default:
+		return options->data_file && strcmp(options->data_file, name) == 0;
+	}
+}
+
+/* Open what is asked for, if it may be. The file stays in the list. */
+static int broker_open(struct vd_broker *broker, const struct question *question,
+		       struct vd_error *err)
+{
+	struct vd_open_request request = {
+		.name = question->name,
+		.role = roles[question->role].role,
+		.option = roles[question->role].option,
+		.policy = broker->options->backing,
+	};
+	unsigned top = broker->last_image;
+	int r;
+
+	if (broker->count == FILES_MAX)
+		return vd_fail(err, EMFILE, "refused to open more than %u files", FILES_MAX);
+	if (question->base > 0) {
+		request.base = broker->files[question->base - 1];
+		top = broker->top[question->base - 1];
+		request.owner = broker->files[top]->st.st_uid;
+	} else if (!given_by_hand(broker, question->role, question->name)) {
+		return vd_fail(err, EACCES, "refused to open a file that nobody named");
+	}
+	r = vd_opener_here.open(NULL, &request, &broker->files[broker->count], err);
+	if (r < 0)
+		return r;
+	if (question->role == ROLE_IMAGE)
+		top = broker->last_image = broker->count;
+	broker->top[broker->count++] = top;
+	return 0;
+}
+
+/* 1: a question that makes sense. 0: the other side is done. */
+static int question_receive(const struct vd_broker *broker, int socket, struct question *question)
+{
+	ssize_t got;
+
+	do
+		got = recv(socket, question, sizeof(*question), 0);
+	while (got < 0 && errno == EINTR);
+	if (got < 0)
+		return errno == ECONNRESET ? 0 : -errno;
+	if (got == 0)
+		return 0;
+	if (got != sizeof(*question) || question->role >= ROLES || question->base > broker->count ||
+	    !memchr(question->name, '\0', NAME_BYTES) || broker->questions == QUESTIONS_MAX)
+		return -EPROTO;
+	return 1;
+}
+
+/* Send the packet with a descriptor, or without one (-1). */
+static int answer_send(int socket, const struct answer *answer, int fd)
+{
+	union {
+		char bytes[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} control = { { 0 } };
+	struct iovec data = { .iov_base = (void *)(uintptr_t)answer, .iov_len = sizeof(*answer) };
+	struct msghdr message = { .msg_iov = &data, .msg_iovlen = 1 };
+
+	if (fd >= 0) {
+		message.msg_control = control.bytes;
+		message.msg_controllen = sizeof(control.bytes);
+		control.align.cmsg_level = SOL_SOCKET;
+		control.align.cmsg_type = SCM_RIGHTS;
+		control.align.cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(&control.align), &fd, sizeof(fd));
+	}
+	return sendmsg(socket, &message, MSG_NOSIGNAL) < 0 ? -errno : 0;
+}
+
+int vd_broker_answer(struct vd_broker *broker, int socket)
+{
+	struct question question;
+	struct answer answer = { .r = 0 };
+	struct vd_error err = { "" };
+	struct vd_source *file = NULL;
+	int r = question_receive(broker, socket, &question);
+
+	if (r <= 0)
+		return r;
+	broker->questions++;
+	answer.r = broker_open(broker, &question, &err);
+	if (answer.r == 0) {
+		answer.number = broker->count - 1;
+		file = broker->files[answer.number];
+	}
+	snprintf(answer.text, sizeof(answer.text), "%s", file ? file->name : err.text);
+	r = answer_send(socket, &answer, file ? file->fd : -1);
+	if (file) {
+		close(file->fd);
+		file->fd = -1;
+	}
+	return r < 0 ? r : 1;
+}
+
+/* --- the asking side ------------------------------------------------------------------------- */
+
+/* 0: the answer is there; *fd: the descriptor that came with it, or -1. */
+static int answer_receive(int socket, struct answer *answer, int *fd)
+{
+	union {
+		char bytes[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} control;
+	struct iovec data = { .iov_base = answer, .iov_len = sizeof(*answer) };
+	struct msghdr message = {
+		.msg_iov = &data,
+		.msg_iovlen = 1,
+		.msg_control = control.bytes,
+		.msg_controllen = sizeof(control.bytes),
+	};
+	struct cmsghdr *header;
+	ssize_t got;
+
+	*fd = -1;
+	do
+		got = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+	while (got < 0 && errno == EINTR);
+	header = got > 0 ? CMSG_FIRSTHDR(&message) : NULL;
+	if (header && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS)
+		memcpy(fd, CMSG_DATA(header), sizeof(*fd));
+	if (got == sizeof(*answer) && (answer->r < 0) == (*fd < 0))
+		return 0;
+	if (*fd >= 0)
+		close(*fd);
+	return got < 0 ? -errno : -EPIPE;
+}
+
+static enum role role_find(const char *name)
+{
+	unsigned role = ROLE_IMAGE;
+
+	while (role < ROLES - 1 && strcmp(roles[role].role, name) != 0)
+		role++;
+	return (enum role)role;
+}
+
+static int open_remote(void *context, const struct vd_open_request *request, struct vd_source **out,
+		       struct vd_error *err)
+{
+	const int *socket = context;
+	struct question question = {
+		.role = role_find(request->role),
+		.base = request->base ? request->base->number + 1 : 0,
+	};
+	struct vd_source *source;
+	struct answer answer;
+	int fd, r;
+
+	if (strlen(request->name) >= NAME_BYTES)
+		return vd_fail(err, ENAMETOOLONG, "the name of the %s is too long", request->role);
+	strcpy(question.name, request->name);
+	r = send(*socket, &question, sizeof(question), MSG_NOSIGNAL) < 0 ? -errno : 0;
+	if (r == 0)
+		r = answer_receive(*socket, &answer, &fd);
+	if (r < 0)
+		return vd_fail(err, -r, "the process that opens files is gone: %s", strerror(-r));
+	if (answer.r < 0)
+		return vd_fail(err, -answer.r, "%s", answer.text);
+	r = vd_source_from_fd(fd, -1, request->name, &source, err);
+	if (r < 0)
+		return r;
+	source->number = answer.number;
+	r = vd_source_set_name(source, answer.text);
+	if (r < 0) {
+		vd_source_close(source);
+		return vd_fail(err, -r, "out of memory");
+	}
+	*out = source;
+	return 0;
+}
+
+struct vd_opener vd_broker_opener(const int *socket)
+{
+	return (struct vd_opener){ .open = open_remote, .context = (void *)(uintptr_t)socket };
+}
