@@ -21,6 +21,7 @@ pc:fuse3 libfuse3-dev fuse3-devel
 pc:jansson libjansson-dev jansson-devel
 pc:libdeflate libdeflate-dev libdeflate-devel
 pc:libzstd libzstd-dev libzstd-devel
+pc:libseccomp libseccomp-dev libseccomp-devel
 '
 demo_needs='
 cmd:qemu-img qemu-utils qemu-img

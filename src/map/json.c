@@ -265,7 +265,8 @@ static json_t *info_layer(const struct vd_image *image)
 }
 
 /* The whole text, to be freed, or NULL. */
-static char *info_text(const struct vd_disk *disk, const struct vd_index_totals *totals)
+static char *info_text(const struct vd_disk *disk, const struct vd_index_totals *totals,
+		       const char *sandbox)
 {
 	const struct vd_image *top = disk->layers[0];
 	json_t *info = json_object(), *chain = json_array(), *map = json_object();
@@ -291,6 +292,8 @@ static char *info_text(const struct vd_disk *disk, const struct vd_index_totals 
 	bad |= json_object_set_new(info, "unreadable_bytes",
 				   json_integer((json_int_t)totals->bad_bytes));
 	bad |= json_object_set_new(info, "map", map);
+	if (sandbox)
+		bad |= json_object_set_new(info, "sandbox", json_string(sandbox));
 	length = bad ? 0 : json_dumpb(info, NULL, 0, JSON_COMPACT);
 	text = length ? calloc(1, length + 1) : NULL;
 	/* Not json_dumps(): it gives half a text when there is no memory for all of it. */
@@ -302,7 +305,12 @@ static char *info_text(const struct vd_disk *disk, const struct vd_index_totals 
 	return text;
 }
 
-int vd_json_info(struct vd_index *index, char **text, size_t *length)
+void vd_json_warm_up(void)
+{
+	json_object_seed(0);
+}
+
+int vd_json_info(struct vd_index *index, const char *sandbox, char **text, size_t *length)
 {
 	const struct vd_disk *disk = vd_index_disk(index);
 	/* As long as the text can become: no number that grows is above the size. */
@@ -313,10 +321,10 @@ int vd_json_info(struct vd_index *index, char **text, size_t *length)
 		.bad_bytes = disk->size,
 	};
 	struct vd_index_totals now;
-	char *padded = info_text(disk, &longest), *used;
+	char *padded = info_text(disk, &longest, sandbox), *used;
 
 	vd_index_totals(index, &now);
-	used = info_text(disk, &now);
+	used = info_text(disk, &now, sandbox);
 	if (!padded || !used) {
 		free(padded);
 		free(used);

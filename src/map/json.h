@@ -55,8 +55,12 @@ int vd_json_attribute(struct vd_index *index, char **text, size_t *length,
 
 /*
  * What vdifs knows of the image, as a JSON object padded with blanks, so that its length stays
- * the same while the index grows. *text is the caller's. 0 or -ENOMEM.
+ * the same while the index grows. sandbox: the layers that hold, or NULL to leave that out. *text
+ * is the caller's. 0 or -ENOMEM.
  */
-int vd_json_info(struct vd_index *index, char **text, size_t *length);
+int vd_json_info(struct vd_index *index, const char *sandbox, char **text, size_t *length);
+
+/* Have jansson find its random seed now; later no file may be opened. */
+void vd_json_warm_up(void);
 
 #endif

@@ -243,7 +243,7 @@ static void fs_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t
 	if (node_of(fs, ino)->kind != NODE_MAP && strcmp(name, "user.intervals") == 0)
 		r = attribute_make(fs, &interrupt);
 	else if (node_of(fs, ino)->kind != NODE_MAP && strcmp(name, "user.vdifs.info") == 0)
-		r = vd_json_info(fs->index, &info, &length);
+		r = vd_json_info(fs->index, fs->options.layers, &info, &length);
 	if (r < 0)
 		fuse_reply_err(req, -r);
 	else if (info)

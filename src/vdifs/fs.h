@@ -17,6 +17,7 @@ struct vdifs_fs_options {
 	const char *image_name; /* the image's file name, without its directory */
 	bool is_directory; /* the form of the mountpoint */
 	bool direct; /* answer reads past the page cache */
+	const char *layers; /* of the sandbox, for user.vdifs.info; outlives the file system */
 	/* Called once from a worker thread when the kernel asks for the first time. */
 	void (*ready)(void *context, struct fuse_conn_info *conn);
 	/* Asked by threads that wait for the map: is the mount about to end? */

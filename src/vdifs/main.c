@@ -2,8 +2,10 @@
 /*
  * vdifs: show a disk image as a read-only sparse raw disk.
  *
- * In the background form a child does everything and the command waits until the mount answers,
- * so that "vdifs IMAGE DIR && cp DIR/..." works and a failure has an exit status.
+ * Three processes in the background form: this one waits until the mount answers, so that
+ * "vdifs IMAGE DIR && cp DIR/..." works and a failure has an exit status; the supervisor
+ * (supervisor.c) mounts and stays; the server (serve.c) reads the image in a sandbox. In the
+ * foreground this process is the supervisor.
  */
 #include "config.h"
 
@@ -12,13 +14,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <syslog.h>
 #include <unistd.h>
 
-#include "vdifs/mount.h"
+#include "base/log.h"
+#include "vdifs/supervisor.h"
 
 static int fail(const struct vd_error *err)
 {
@@ -41,21 +42,9 @@ static void keep_standard_descriptors(void)
 		syscall(SYS_close_range, 3, ~0u, 0); /* before Linux 5.9: they stay open */
 }
 
-/* In the child: serve, and report what goes wrong before the mount is ready. */
-static int serve(const struct vdifs_options *options, int ready_fd)
+/* In the parent: wait for the byte that says "ready". */
+static int await(pid_t child, int ready_fd)
 {
-	struct vd_error err = { "" };
-	int r = vdifs_mount_serve(options, ready_fd, &err);
-
-	if (r < 0) /* to stderr as long as it is the user's, then to syslog */
-		vd_log(LOG_ERR, "%s", err.text);
-	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
-}
-
-/* In the parent: wait for the byte that says "ready", then for the first answer of the mount. */
-static int await(pid_t child, int ready_fd, const char *mountpoint)
-{
-	struct statfs st;
 	char byte;
 	ssize_t got;
 	int status;
@@ -63,17 +52,12 @@ static int await(pid_t child, int ready_fd, const char *mountpoint)
 	do
 		got = read(ready_fd, &byte, 1);
 	while (got < 0 && errno == EINTR);
-	if (got == 1 && statfs(mountpoint, &st) == 0)
+	if (got == 1)
 		return EXIT_SUCCESS;
-	if (got == 1) {
-		fprintf(stderr, "vdifs: %s: the mount does not answer: %s\n", mountpoint,
-			strerror(errno));
-		return EXIT_FAILURE;
-	}
 	if (waitpid(child, &status, 0) == child && WIFSIGNALED(status))
-		fprintf(stderr, "vdifs: the serving process was ended by signal %d\n",
+		fprintf(stderr, "vdifs: the supervising process was ended by signal %d\n",
 			WTERMSIG(status));
-	return EXIT_FAILURE; /* the child has said why */
+	return EXIT_FAILURE; /* it has said why */
 }
 
 static int background(const struct vdifs_options *options)
@@ -95,10 +79,10 @@ static int background(const struct vdifs_options *options)
 	if (child == 0) {
 		close(ready[0]);
 		setsid();
-		return serve(options, ready[1]);
+		return vdifs_supervise(options, ready[1]);
 	}
 	close(ready[1]);
-	return await(child, ready[0], options->mountpoint);
+	return await(child, ready[0]);
 }
 
 int main(int argc, char **argv)
@@ -115,8 +99,10 @@ int main(int argc, char **argv)
 		vdifs_options_print_help();
 	else if (options.version)
 		printf("vdifs %s\n", PACKAGE_VERSION);
+	else if (options.selftest)
+		status = vd_sandbox_selftest(options.sandbox, true);
 	else
-		status = options.foreground ? serve(&options, -1) : background(&options);
+		status = options.foreground ? vdifs_supervise(&options, -1) : background(&options);
 	vdifs_options_free(&options);
 	return status;
 }

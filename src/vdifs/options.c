@@ -21,6 +21,7 @@
 static const struct vd_chain_option own_options[] = {
 	{ "direct", NULL, "bypass the page cache (fast for large reads only)" },
 	{ "map-memory", "SIZE", "memory for the interval map (default 64M)" },
+	{ "sandbox", "MODE", "auto (default), strict or off" },
 	{ "cache-memory", "SIZE", "memory for decompressed clusters (default 32M)" },
 	{ NULL, NULL, NULL },
 };
@@ -67,7 +68,7 @@ static const char *const ignored[] = {
 	NULL,
 };
 
-/* Words that libfuse or the kernel takes. */
+/* Words that libfuse or the kernel takes. auto_unmount is what the supervisor does anyway. */
 static const char *const passed[] = {
 	"allow_other", "allow_root", "auto_unmount", "exec", "noexec", NULL,
 };
@@ -91,11 +92,11 @@ static char *keep(struct vdifs_options *options, const char *text, size_t length
 	return kept[options->kept_count] ? kept[options->kept_count++] : NULL;
 }
 
-/* Append a word to what libfuse gets. */
+/* Append a word to the mount options. */
 static int pass_on(struct vdifs_options *options, const char *word)
 {
-	size_t had = options->fuse_options ? strlen(options->fuse_options) : 0;
-	char *joined = realloc(options->fuse_options, had + strlen(word) + 2);
+	size_t had = options->mount_options ? strlen(options->mount_options) : 0;
+	char *joined = realloc(options->mount_options, had + strlen(word) + 2);
 
 	if (!joined)
 		return -ENOMEM;
@@ -103,8 +104,22 @@ static int pass_on(struct vdifs_options *options, const char *word)
 	if (had)
 		strcat(joined, ",");
 	strcat(joined, word);
-	options->fuse_options = joined;
+	options->mount_options = joined;
 	return 0;
+}
+
+bool vdifs_options_has(const struct vdifs_options *options, const char *word)
+{
+	size_t length = strlen(word);
+
+	for (const char *at = options->mount_options; at && *at; at += *at == ',') {
+		size_t here = strcspn(at, ",");
+
+		if (here == length && strncmp(at, word, length) == 0)
+			return true;
+		at += here;
+	}
+	return false;
 }
 
 static int take_size(size_t *slot, const char *name, const char *value, struct vd_error *err)
@@ -142,6 +157,8 @@ static int option_set(struct vdifs_options *options, const char *name, const cha
 	}
 	if (strcmp(name, "map-memory") == 0 && value)
 		return take_size(&options->map_memory, name, value, err);
+	if (strcmp(name, "sandbox") == 0 && value)
+		return vd_sandbox_mode_parse(value, &options->sandbox, err);
 	if (strcmp(name, "cache-memory") == 0 && value)
 		return take_size(&options->chain.cache_memory, name, value, err);
 	return vd_fail(err, EINVAL,
@@ -270,6 +287,9 @@ static int take_short(struct vdifs_options *options, int c, char **argv, struct 
 	case 'V':
 		options->version = true;
 		return 0;
+	case 't': /* not in --help: for tests, and for who wants to see it */
+		options->selftest = true;
+		return 0;
 	default:
 		return vd_fail(err, EINVAL,
 			       "unknown option, or its value is missing or too much: %s; see "
@@ -281,8 +301,9 @@ static int take_short(struct vdifs_options *options, int c, char **argv, struct 
 int vdifs_options_parse(struct vdifs_options *options, int argc, char **argv, struct vd_error *err)
 {
 	struct option longs[32] = { { "help", no_argument, NULL, 'h' },
-				    { "version", no_argument, NULL, 'V' } };
-	unsigned count = add_longs(longs, 2, vd_chain_option_table);
+				    { "version", no_argument, NULL, 'V' },
+				    { "sandbox-selftest", no_argument, NULL, 't' } };
+	unsigned count = add_longs(longs, 3, vd_chain_option_table);
 	int c, row = 0, r = 0;
 
 	add_longs(longs, count, own_options);
@@ -291,7 +312,7 @@ int vdifs_options_parse(struct vdifs_options *options, int argc, char **argv, st
 	while (r == 0 && (c = getopt_long(argc, argv, "fdsUo:hV", longs, &row)) != -1)
 		r = c == 1 ? option_set(options, longs[row].name, optarg, err)
 			   : take_short(options, c, argv, err);
-	if (r < 0 || options->help || options->version)
+	if (r < 0 || options->help || options->version || options->selftest)
 		return r;
 	if (argc - optind != 2)
 		return vd_fail(err, EINVAL, "give an image and a mountpoint; see vdifs --help");
@@ -305,6 +326,6 @@ void vdifs_options_free(struct vdifs_options *options)
 	for (unsigned i = 0; i < options->kept_count; i++)
 		free(options->kept[i]);
 	free(options->kept);
-	free(options->fuse_options);
+	free(options->mount_options);
 	free(options->fsname);
 }

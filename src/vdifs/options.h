@@ -10,21 +10,26 @@
 #include <stddef.h>
 
 #include "disk/chain.h"
+#include "sandbox/sandbox.h"
 
 struct vdifs_options {
 	const char *image, *mountpoint;
 	struct vd_chain_options chain;
 	bool foreground, debug, single_thread, direct;
 	size_t map_memory; /* bytes */
-	char *fuse_options; /* for libfuse, separated and escaped as it wants; owned, or NULL */
+	enum vd_sandbox_mode sandbox;
+	char *mount_options; /* words for the kernel and libfuse, with commas; owned, or NULL */
 	char *fsname; /* given with -o fsname=; owned, or NULL */
 	char **kept; /* strings that the rest points into; owned */
 	unsigned kept_count;
-	bool help, version; /* print and exit */
+	bool help, version, selftest; /* do that and exit */
 };
 
 /* Parse. Options given more than once: the last one counts, but for lists. 0, -EINVAL, -ENOMEM. */
 int vdifs_options_parse(struct vdifs_options *options, int argc, char **argv, struct vd_error *err);
+
+/* Is this word among the mount options? */
+bool vdifs_options_has(const struct vdifs_options *options, const char *word);
 
 void vdifs_options_print_help(void);
 void vdifs_options_free(struct vdifs_options *options);

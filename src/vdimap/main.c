@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * vdimap: print the interval map of an image. The disk is walked once, by the threads of a scan, and
- * the text streamed, so that memory does not grow with the number of intervals. No FUSE; in this
- * file there is one thread.
+ * the text streamed, so that memory does not grow with the number of intervals. A child process does
+ * all that in the sandbox, this one opens files for it. No FUSE; in this file there is one thread.
  */
 #include "config.h"
 
@@ -18,6 +18,7 @@
 #include "base/bytes.h"
 #include "disk/chain.h"
 #include "map/json.h"
+#include "sandbox/confined.h"
 
 #define BUFFER_BYTES (64 << 10)
 #define PROGRESS_AFTER_SECONDS 1
@@ -30,7 +31,8 @@ static void print_help(void)
 		printf("  --%s%s%-*s %s\n", row->name, row->value ? "=" : "",
 		       25 - (int)strlen(row->name) - (row->value ? 1 : 0),
 		       row->value ? row->value : "", row->help);
-	printf("  -U                         the same as --force-share\n"
+	printf("  --sandbox=MODE             auto (default), strict or off\n"
+	       "  -U                         the same as --force-share\n"
 	       "  -h, --help                 print this and exit\n"
 	       "  -V, --version              print the version and exit\n");
 }
@@ -120,13 +122,21 @@ static int print_map(struct vd_json_reader *reader, uint64_t disk_bytes, struct 
 	return 0;
 }
 
-static int run(const char *path, const struct vd_chain_options *options, struct vd_error *err)
+struct command {
+	const char *image;
+	struct vd_chain_options chain;
+	enum vd_sandbox_mode sandbox;
+	bool selftest;
+};
+
+static int run(const struct command *command, struct vd_confined *confined, struct vd_error *err)
 {
 	struct vd_json_reader *reader = NULL;
 	struct vd_index *index = NULL;
 	struct vd_disk *disk = NULL;
-	int r = vd_chain_open(path, options, &vd_opener_here, &disk, err);
+	int r = vd_chain_open(command->image, &command->chain, &confined->opener, &disk, err);
 
+	vd_confined_opened(confined);
 	if (r < 0)
 		return r;
 	r = vd_index_new(disk, 0, &index);
@@ -149,13 +159,29 @@ static int run(const char *path, const struct vd_chain_options *options, struct 
 	return r;
 }
 
+/* In the child, before the sandbox closes. */
+static void prepare(void *context)
+{
+	(void)context;
+	vd_json_warm_up();
+}
+
+static int run_confined(void *context, struct vd_confined *confined)
+{
+	struct vd_error err = { "" };
+
+	return run(context, confined, &err) < 0 ? fail(&err) : EXIT_SUCCESS;
+}
+
 /* Parse the command line. 1: go on; 0: done, successfully. */
-static int parse(int argc, char **argv, struct vd_chain_options *options, struct vd_error *err)
+static int parse(int argc, char **argv, struct command *command, struct vd_error *err)
 {
 	enum { MAX = 32 };
 	struct option longs[MAX] = { { "help", no_argument, NULL, 'h' },
-				     { "version", no_argument, NULL, 'V' } };
-	unsigned count = 2;
+				     { "version", no_argument, NULL, 'V' },
+				     { "sandbox", required_argument, NULL, 's' },
+				     { "sandbox-selftest", no_argument, NULL, 't' } };
+	unsigned count = 4;
 	int c, row = 0, r = 0;
 
 	for (const struct vd_chain_option *o = vd_chain_option_table; o->name; o++)
@@ -165,9 +191,13 @@ static int parse(int argc, char **argv, struct vd_chain_options *options, struct
 	opterr = 0;
 	while (r == 0 && (c = getopt_long(argc, argv, "UhV", longs, &row)) != -1) {
 		if (c == 1)
-			r = vd_chain_option_set(options, longs[row].name, optarg, err);
+			r = vd_chain_option_set(&command->chain, longs[row].name, optarg, err);
+		else if (c == 's')
+			r = vd_sandbox_mode_parse(optarg, &command->sandbox, err);
+		else if (c == 't') /* not in --help, as in vdifs */
+			command->selftest = true;
 		else if (c == 'U')
-			options->force_share = true;
+			command->chain.force_share = true;
 		else if (c == 'h')
 			print_help();
 		else if (c == 'V')
@@ -179,22 +209,32 @@ static int parse(int argc, char **argv, struct vd_chain_options *options, struct
 		if (c == 'h' || c == 'V')
 			return 0;
 	}
-	if (r < 0)
-		return r;
+	if (r < 0 || command->selftest)
+		return r < 0 ? r : 1;
 	if (argc - optind != 1)
 		return vd_fail(err, EINVAL, "give one image; see vdimap --help");
+	command->image = argv[optind];
 	return 1;
 }
 
 int main(int argc, char **argv)
 {
-	struct vd_chain_options options = { .format = NULL };
+	struct command command = { .image = NULL };
+	struct vd_confined_options confined = {
+		.alone = true,
+		.prepare = prepare,
+		.run = run_confined,
+		.context = &command,
+	};
 	struct vd_error err = { "" };
 	int r;
 
 	vd_log_open("vdimap");
-	r = parse(argc, argv, &options, &err);
-	if (r > 0)
-		r = run(argv[optind], &options, &err);
-	return r < 0 ? fail(&err) : EXIT_SUCCESS;
+	r = parse(argc, argv, &command, &err);
+	confined.mode = command.sandbox;
+	if (r > 0 && command.selftest)
+		r = vd_sandbox_selftest(command.sandbox, false);
+	else if (r > 0)
+		r = vd_confined_run(&confined, &command.image, 1, &command.chain, &err);
+	return r < 0 ? fail(&err) : r;
 }

@@ -153,7 +153,7 @@ pipes() {
 	for pid in "${readers[@]}"; do
 		end_of "$pid"
 	done
-	ends=$(find "/proc/$(daemons)/fd" -lname 'pipe:*' | wc -l)
+	ends=$(find "/proc/$(servers)/fd" -lname 'pipe:*' | wc -l)
 	claim "24 readers are answered through pipes, at most 32 ends ($ends)$in" [ "$ends" -ge 4 -a "$ends" -le 32 ]
 	unmount mnt
 }

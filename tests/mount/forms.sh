@@ -73,15 +73,15 @@ reads() { # asked for so far; an answer that is written after this request comes
 
 # A signal to a daemon in the background, also while a file is open.
 background_signals() {
-	local signal daemon
+	local signal server
 	for signal in TERM INT HUP; do
 		wait_for 20 no_daemon
 		mount_image '' disk.qcow2 mnt || return
 		exec 8<mnt/disk.raw
-		daemon=$(daemons)
-		claim "in the background there is one process$in" kill -0 "$daemon"
-		kill -s "$signal" "$daemon"
-		claim "SIG$signal ends it though the disk is open$in" wait_for 20 is_over "$daemon"
+		server=$(servers)
+		is "in the background there are a supervisor and a server$in" "$(parent_of "$server")" "$(supervisors)"
+		kill -s "$signal" "$(supervisors)"
+		claim "SIG$signal ends them though the disk is open$in" wait_for 20 no_daemon
 		exec 8<&-
 		if mounted mnt; then not_ok "after SIG$signal nothing is mounted$in"; else ok "after SIG$signal nothing is mounted$in"; fi
 	done
@@ -247,16 +247,29 @@ block_devices() {
 	detach "$device"
 }
 
-# The process is killed: the mount stays, is dead, and is named as such.
+# SIGKILL. Of the server: the supervisor takes the mount away. Of the supervisor: the mount goes on until it
+# is unmounted. Of both: the mount is dead, and named as such.
 killed() {
-	local place
+	local place disk
 	for place in mnt plain; do
+		disk=$([ $place = plain ] && echo plain || echo mnt/disk.raw)
 		claim "the processes of earlier mounts are gone$in" wait_for 20 no_daemon
 		mount_image '' disk.qcow2 $place || return
-		exec 8<"$([ $place = plain ] && echo plain || echo mnt/disk.raw)"
-		is "$place: one process serves$in" "$(daemons | wc -l)" 1
-		kill -KILL "$(daemons)"
-		claim "$place: a read says ENOTCONN when the process is dead$in" wait_for 10 is_dead
+		kill -KILL "$(servers)"
+		claim "$place: without its server the mount is taken away$in" wait_for 10 no_daemon
+		if mounted $place; then not_ok "$place: completely$in"; else ok "$place: completely$in"; fi
+
+		mount_image '' disk.qcow2 $place || return
+		kill -KILL "$(supervisors)"
+		is "$place: without its supervisor it is served$in" "$(hash_of $disk)" "$wanted"
+		claim "$place: until it is unmounted$in" fusermount3 -u $place
+		claim "$place: and then nothing runs$in" wait_for 10 no_daemon
+
+		mount_image '' disk.qcow2 $place || return
+		exec 8<$disk
+		# shellcheck disable=SC2046
+		kill -KILL $(daemons)
+		claim "$place: a read says ENOTCONN when both are dead$in" wait_for 10 is_dead
 		exec 8<&-
 		refuse "$place: the dead mount is named, with the cure$in" "dead mount.*fusermount3 -u.*$place" "$vdifs" disk.qcow2 $place
 		claim "$place: the cure works$in" fusermount3 -u $place
@@ -266,23 +279,19 @@ killed() {
 	done
 }
 
-no_daemon() { [ -z "$(daemons)" ]; } # an unmounted one may be on its way out
-
 is_dead() { [[ $(cat <&8 2>&1) =~ (Transport endpoint is not connected|Software caused connection abort) ]]; }
 
 # The unmount while the disk is read: the reader goes on until it closes, the process goes then.
 lazy_unmount() {
-	local daemon
 	wait_for 20 no_daemon
 	mount_image '' disk.qcow2 mnt || return
-	daemon=$(daemons)
 	exec 8<mnt/disk.raw
 	if fusermount3 -u mnt 2>/dev/null; then not_ok "a disk in use is not unmounted$in"; else ok "a disk in use is not unmounted$in"; fi
 	claim "a lazy unmount is possible$in" fusermount3 -u -z mnt
 	is "the reader goes on$in" "$(sha256sum <&8 | cut -d ' ' -f 1)" "$wanted"
-	claim "the process is there$in" kill -0 "$daemon"
+	is "both processes are there$in" "$(daemons | wc -l)" 2
 	exec 8<&-
-	claim "and gone after the last close$in" wait_for 20 is_over "$daemon"
+	claim "and gone after the last close$in" wait_for 20 no_daemon
 }
 
 # A script that holds a lock or a pipe while it mounts must not leave them to the mount.

@@ -131,7 +131,8 @@ killed() {
 		claim "$what waits for the map$in" wait_for 20 is_waiting "$pid"
 		kill -s "$signal" "$pid"
 		wait_for 10 is_over "$pid" && took="" || took=", but not within 10 seconds"
-		[ -z "$took" ] || kill -KILL "$(daemons | head -n 1)" "$(daemons | tail -n 1)" # else nothing ends it
+		# shellcheck disable=SC2046 # several
+		[ -z "$took" ] || kill -KILL $(daemons) # else nothing ends it
 		end_of "$pid"
 		is "$what: SIG$signal ends it$in" "$ended_with$took" $((128 + $(kill -l "$signal")))
 		[ -z "$took" ] || return
@@ -190,17 +191,15 @@ os.lseek(os.open("plain", os.O_RDONLY), 0, os.SEEK_DATA)'
 
 # Those who wait for the map do not keep a daemon from ending: they get an error.
 ended() {
-	local pids stopped
+	local pids
 	mount_image '' endless.qcow2 mnt || return
 	begin stat mnt/endless.intervals.json >/dev/null 2>&1
 	pids=$pid
 	begin getfattr --only-values -n user.intervals mnt/endless.raw >/dev/null 2>&1
 	pids+=" $pid"
 	sleep 0.3
-	stopped=$(daemons)
-	# shellcheck disable=SC2086 # several
-	kill -TERM $stopped
-	claim "SIGTERM ends a daemon that others wait for$in" wait_for 5 is_over "$stopped"
+	kill -TERM "$(supervisors)"
+	claim "SIGTERM ends a daemon that others wait for$in" wait_for 5 no_daemon
 	for pid in $pids; do
 		end_of "$pid"
 		is "who waited has an error$in" "$ended_with" 1

@@ -164,6 +164,29 @@ daemons() { # the vdifs processes among them
 	done
 }
 
+no_daemon() { [ -z "$(daemons)" ]; } # an unmounted one may be on its way out
+
+parent_of() { # parent_of PID
+	awk '$1 == "PPid:" { print $2 }' "/proc/$1/status" 2>/dev/null
+}
+
+# Each mount has a supervisor and a server below it. Without their supervisor servers are nobody's.
+servers() {
+	local one all
+	all=$(daemons)
+	for one in $all; do
+		! grep -qFx "$(parent_of "$one")" <<<"$all" || echo "$one"
+	done
+}
+
+supervisors() {
+	local one all
+	all=$(daemons)
+	for one in $all; do
+		grep -qFx "$(parent_of "$one")" <<<"$all" || echo "$one"
+	done
+}
+
 clean_up() {
 	local status=$? place loop pid
 	trap '' HUP INT TERM

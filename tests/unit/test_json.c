@@ -462,7 +462,7 @@ static size_t check_info(struct vd_index *index)
 	char *text;
 
 	vd_index_totals(index, &totals);
-	assert_int_equal(vd_json_info(index, &text, &length), 0);
+	assert_int_equal(vd_json_info(index, NULL, &text, &length), 0);
 	info = json_loadb(text, length, 0, &error);
 	assert_non_null(info);
 	assert_null(memchr(text, '\n', length));

@@ -110,7 +110,7 @@ static int use_attributes(struct vd_index *index, uint64_t *sum)
 		return r;
 	*sum = digest(*sum, text, length);
 	free(text);
-	r = vd_json_info(index, &text, &length);
+	r = vd_json_info(index, NULL, &text, &length);
 	if (r < 0)
 		return r;
 	*sum = digest(*sum, text, length);

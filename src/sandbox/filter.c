@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The seccomp filter, built with libseccomp. Without that library it is a missing layer.
+ *
+ * What is not on the list fails with EPERM and does not kill: a C library that tries something
+ * newer first must be able to fall back, and a mount must not die of an update. clone3(2) fails
+ * with ENOSYS, since its flags lie in memory where no filter can see them; glibc then uses
+ * clone(2), whose flags say whether it makes a thread or a process.
+ */
+#include "config.h"
+
+#include <errno.h>
+
+#include "sandbox/filter.h"
+
+#ifdef HAVE_SECCOMP
+
+#include <linux/fuse.h>
+#include <sched.h>
+#include <seccomp.h>
+#include <stddef.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+/* Calls that are harmless whatever their arguments, given what the process holds. */
+static const char *const allowed[] = {
+	/* what it is there for */
+	"read",
+	"readv",
+	"pread64",
+	"preadv",
+	"write",
+	"writev",
+	"lseek",
+	"_llseek",
+	"splice",
+	"vmsplice",
+	"pipe2",
+	"poll",
+	"ppoll",
+	"recvmsg",
+	"sendmsg",
+	"recvfrom",
+	"shutdown",
+	/* descriptors and what they are */
+	"close",
+	"dup",
+	"dup2",
+	"dup3",
+	"fcntl",
+	"fcntl64",
+	"fstat",
+	"fstat64",
+	"newfstatat",
+	"fstatat64",
+	"statx",
+	/* memory */
+	"brk",
+	"munmap",
+	"mremap",
+	"madvise",
+	/* threads and signals */
+	"futex",
+	"futex_time64",
+	"set_robust_list",
+	"rseq",
+	"set_tid_address",
+	"sched_yield",
+	"sched_getaffinity",
+	"membarrier",
+	"exit",
+	"exit_group",
+	"getpid",
+	"gettid",
+	"rt_sigaction",
+	"rt_sigprocmask",
+	"rt_sigreturn",
+	"sigreturn",
+	"sigaltstack",
+	"restart_syscall",
+	/* time and chance */
+	"clock_gettime",
+	"clock_gettime64",
+	"clock_nanosleep",
+	"clock_nanosleep_time64",
+	"nanosleep",
+	"gettimeofday",
+	"time",
+	"getrandom",
+	NULL,
+};
+
+/* ioctl(2) requests: /dev/fuse for one more thread, what is in a pipe, what a terminal is. */
+static const unsigned long requests[] = {
+	FUSE_DEV_IOC_CLONE, FIONREAD, TCGETS, TIOCGWINSZ, 0,
+};
+
+/* Allow the call if it exists on this machine's architecture. */
+static int allow(scmp_filter_ctx filter, const char *name)
+{
+	int number = seccomp_syscall_resolve_name(name);
+
+	return number < 0 ? 0 : seccomp_rule_add(filter, SCMP_ACT_ALLOW, number, 0);
+}
+
+/* Allow the call if argument `arg` has none of (want = 0) or all of (want = mask) these bits. */
+static int allow_masked(scmp_filter_ctx filter, const char *name, unsigned arg, unsigned long mask,
+			unsigned long want)
+{
+	struct scmp_arg_cmp compare = SCMP_CMP64(arg, SCMP_CMP_MASKED_EQ, mask, want);
+	int number = seccomp_syscall_resolve_name(name);
+
+	return number < 0 ? 0 : seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, number, 1, &compare);
+}
+
+/* Allow the call if argument `arg` is this. */
+static int allow_equal(scmp_filter_ctx filter, const char *name, unsigned arg, unsigned long want)
+{
+	struct scmp_arg_cmp compare = SCMP_CMP64(arg, SCMP_CMP_EQ, want);
+	int number = seccomp_syscall_resolve_name(name);
+
+	return number < 0 ? 0 : seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, number, 1, &compare);
+}
+
+static int allow_partly(scmp_filter_ctx filter)
+{
+	/* No memory that is executable. */
+	int r = allow_masked(filter, "mmap", 2, PROT_EXEC, 0);
+
+	if (r == 0)
+		r = allow_masked(filter, "mmap2", 2, PROT_EXEC, 0);
+	if (r == 0)
+		r = allow_masked(filter, "mprotect", 2, PROT_EXEC, 0);
+		/* Threads, but no processes. On s390 the flags are the second argument. */
+#ifdef __s390__
+	if (r == 0)
+		r = allow_masked(filter, "clone", 1, CLONE_THREAD, CLONE_THREAD);
+#else
+	if (r == 0)
+		r = allow_masked(filter, "clone", 0, CLONE_THREAD, CLONE_THREAD);
+#endif
+	/* Signals to itself only: pthread_cancel(), abort(). */
+	if (r == 0)
+		r = allow_equal(filter, "tgkill", 0, (unsigned long)getpid());
+	/* On a socket that is connected: syslog's. */
+	if (r == 0)
+		r = allow_equal(filter, "sendto", 4, 0);
+	if (r == 0)
+		r = allow(filter, "send");
+	if (r == 0)
+		r = allow_equal(filter, "prctl", 0, PR_SET_NAME);
+	for (unsigned i = 0; requests[i] && r == 0; i++)
+		r = allow_equal(filter, "ioctl", 1, requests[i]);
+	return r;
+}
+
+int vd_filter_install(bool may_open)
+{
+	scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ERRNO(EPERM));
+	int r;
+
+	if (!filter)
+		return -ENOMEM;
+	/* Layers are counted one by one: whether no_new_privs holds is not this one's business. */
+	r = seccomp_attr_set(filter, SCMP_FLTATR_CTL_NNP, 0);
+	for (unsigned i = 0; allowed[i] && r == 0; i++)
+		r = allow(filter, allowed[i]);
+	if (r == 0)
+		r = allow_partly(filter);
+	if (r == 0 && may_open)
+		r = allow(filter, "openat");
+	if (r == 0)
+		r = seccomp_rule_add(filter, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
+	if (r == 0)
+		r = seccomp_load(filter);
+	seccomp_release(filter);
+	return r == -EINVAL || r == -EOPNOTSUPP || r == -ECANCELED ? -ENOSYS : r;
+}
+
+#else
+
+int vd_filter_install(bool may_open)
+{
+	(void)may_open;
+	return -ENOSYS;
+}
+
+#endif

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What must not be possible in the sandbox, tried. Each attempt would succeed outside of it, as root;
+ * what it might have left behind there is its own process only.
+ */
+#include "config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "sandbox/confined.h"
+
+static long try_open(void)
+{
+	return open("/etc/passwd", O_RDONLY | O_CLOEXEC);
+}
+
+static long try_open_root(void)
+{
+	return open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+}
+
+static long try_create(void)
+{
+	return open("/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+}
+
+static long try_socket(void)
+{
+	return socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+}
+
+static long try_socket_unix(void)
+{
+	return socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+}
+
+static long try_fork(void)
+{
+	long child = fork();
+
+	if (child == 0)
+		_exit(0);
+	return child;
+}
+
+static long try_execve(void)
+{
+	char *none[] = { NULL };
+
+	/* If it were possible, /bin/false would say so with its exit status. */
+	return execve("/bin/false", none, none);
+}
+
+static long try_ptrace(void)
+{
+	return ptrace(PTRACE_SEIZE, getppid(), NULL, NULL);
+}
+
+static long try_kill(void)
+{
+	return kill(getppid(), SIGCONT);
+}
+
+static long try_mount(void)
+{
+	return mount("none", "/tmp", "tmpfs", MS_RDONLY, NULL);
+}
+
+static const struct {
+	const char *name;
+	long (*attempt)(void);
+} attempts[] = {
+	{ "open a file", try_open },          { "open a directory", try_open_root },
+	{ "create a file", try_create },      { "make an internet socket", try_socket },
+	{ "make a socket", try_socket_unix }, { "start a process", try_fork },
+	{ "start a program", try_execve },    { "trace the parent process", try_ptrace },
+	{ "send a signal", try_kill },        { "mount", try_mount },
+};
+
+/* In the sandbox. An exit status. */
+static int try_all(void *context, struct vd_confined *confined)
+{
+	int status = EXIT_SUCCESS;
+
+	(void)context;
+	printf("layers: %s\n", confined->layers_text);
+	if (!confined->layers) /* outside, an attempt might succeed */
+		return EXIT_FAILURE;
+	for (unsigned i = 0; i < sizeof(attempts) / sizeof(*attempts); i++) {
+		bool possible;
+
+		errno = 0;
+		possible = attempts[i].attempt() >= 0;
+		printf("%s: %s\n", attempts[i].name, possible ? "POSSIBLE" : strerror(errno));
+		fflush(stdout);
+		if (possible || errno == ENOENT) /* ENOENT: it was looked up */
+			status = EXIT_FAILURE;
+	}
+	return status;
+}
+
+int vd_sandbox_selftest(enum vd_sandbox_mode mode, bool fuse)
+{
+	struct vd_confined_options options = { .mode = mode, .fuse = fuse, .run = try_all };
+	struct vd_error err = { "" };
+	int socket, status;
+	pid_t child;
+
+	fflush(NULL);
+	if (vd_confined_start(&options, &child, &socket, &err) < 0) {
+		vd_log(LOG_ERR, "%s", err.text);
+		return EXIT_FAILURE;
+	}
+	while (waitpid(child, &status, 0) < 0 && errno == EINTR)
+		;
+	close(socket);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_FAILURE;
+}

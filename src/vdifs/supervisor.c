@@ -1,0 +1,382 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * One thread, one loop, three things to wait for: questions of the server for files, bytes from it
+ * (serve.h), and signals, which come through a descriptor so that none is missed.
+ *
+ * The server's end of the socket closes when it dies, however it dies, and then the mount is taken
+ * away. If this process is killed, the server goes on until somebody unmounts; only both killed at
+ * once leave a dead mount. A signal ends the mount first, so that no newcomer meets a dead one, and
+ * then the server; a server that does not end in time, because storage does not answer, is killed.
+ */
+#include "config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <syslog.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifdef HAVE_SYSTEMD
+#include <systemd/sd-daemon.h>
+#endif
+
+#include "base/log.h"
+#include "disk/broker.h"
+#include "vdifs/place.h"
+#include "vdifs/serve.h"
+#include "vdifs/supervisor.h"
+
+/* From a signal until the server is killed, and then until we go without it. */
+#define GRACE_MS 3000
+#define KILLED_MS 1000
+
+struct supervisor {
+	const struct vdifs_options *options;
+	int ready_fd;
+	char image[PATH_MAX]; /* real path */
+	struct vdifs_place place;
+	struct vd_broker *broker;
+	pid_t server;
+	int questions; /* socket of the broker; -1: all are answered */
+	int socket; /* to the server */
+	int far_socket; /* the server's end, until it has been forked */
+	int signals;
+	int null;
+	bool mounted, stopping, killed;
+	int64_t deadline; /* while stopping: ms of the monotonic clock */
+};
+
+static int64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * INT64_C(1000) + now.tv_nsec / 1000000;
+}
+
+static void notify_systemd(const char *what)
+{
+#ifdef HAVE_SYSTEMD
+	sd_notify(0, what);
+#else
+	(void)what;
+#endif
+}
+
+/* A mount must not keep the caller's directory busy. */
+static void leave_directory(void)
+{
+	if (chdir("/") < 0)
+		vd_log(LOG_WARNING, "cannot change to /: %s", strerror(errno));
+}
+
+/* --- beginning ------------------------------------------------------------------------------- */
+
+static int catch_signals(struct supervisor *supervisor, struct vd_error *err)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	supervisor->signals = signalfd(-1, &set, SFD_CLOEXEC);
+	return supervisor->signals < 0
+		       ? vd_fail(err, errno, "cannot wait for signals: %s", strerror(errno))
+		       : 0;
+}
+
+/* In the child, before the sandbox closes: what is the supervisor's is not the server's. */
+static void server_prepare(void *context)
+{
+	struct supervisor *supervisor = context;
+	sigset_t none;
+
+	close(supervisor->socket);
+	close(supervisor->signals);
+	if (supervisor->ready_fd >= 0) {
+		close(supervisor->ready_fd);
+		leave_directory();
+	}
+	sigemptyset(&none);
+	vdifs_serve_prepare();
+	sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+static int server_main(void *context, struct vd_confined *confined)
+{
+	const struct supervisor *supervisor = context;
+	struct vdifs_server_options options = {
+		.options = supervisor->options,
+		.image = supervisor->image,
+		.is_directory = supervisor->place.is_directory,
+		.socket = supervisor->far_socket,
+		.null = supervisor->null,
+	};
+
+	return vdifs_serve(&options, confined);
+}
+
+static int start_server(struct supervisor *supervisor, struct vd_error *err)
+{
+	struct vd_confined_options confined = {
+		.mode = supervisor->options->sandbox,
+		.fuse = true,
+		.prepare = server_prepare,
+		.run = server_main,
+		.context = supervisor,
+	};
+	int sockets[2], r;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets) < 0)
+		return vd_fail(err, errno, "cannot make a pair of sockets: %s", strerror(errno));
+	supervisor->socket = sockets[0];
+	supervisor->far_socket = sockets[1];
+	r = vd_confined_start(&confined, &supervisor->server, &supervisor->questions, err);
+	close(supervisor->far_socket);
+	return r;
+}
+
+static int begin(struct supervisor *supervisor, struct vd_error *err)
+{
+	const struct vdifs_options *options = supervisor->options;
+	int r = vdifs_place_find(&supervisor->place, options->mountpoint, err);
+
+	if (r == 0 && !realpath(options->image, supervisor->image)) {
+		char shown[512];
+
+		vd_escape(shown, sizeof(shown), options->image, strlen(options->image));
+		r = vd_fail(err, errno, "%s: cannot open the image: %s", shown, strerror(errno));
+	}
+	if (r == 0 && vd_broker_new(&options->image, 1, &options->chain, &supervisor->broker) < 0)
+		r = vd_fail(err, ENOMEM, "out of memory");
+	if (r == 0 && supervisor->ready_fd >= 0) {
+		supervisor->null = open("/dev/null", O_RDWR | O_CLOEXEC);
+		if (supervisor->null < 0)
+			r = vd_fail(err, errno, "/dev/null: %s", strerror(errno));
+	}
+	if (r == 0)
+		r = catch_signals(supervisor, err);
+	if (r == 0)
+		r = start_server(supervisor, err);
+	return r;
+}
+
+/* --- what happens ---------------------------------------------------------------------------- */
+
+/* The terminal is no longer ours. */
+static void leave_terminal(struct supervisor *supervisor)
+{
+	vd_log_to_syslog();
+	leave_directory();
+	for (int fd = 0; fd <= 2; fd++)
+		dup2(supervisor->null, fd);
+	close(supervisor->null);
+	supervisor->null = -1;
+}
+
+/* The kernel's first request is being answered. */
+static int on_answered(struct supervisor *supervisor, struct vd_error *err)
+{
+	int r = vdifs_place_answers(&supervisor->place, err);
+
+	if (r < 0)
+		return r;
+	notify_systemd("READY=1");
+	if (supervisor->ready_fd < 0)
+		return 0;
+	leave_terminal(supervisor);
+	if (write(supervisor->ready_fd, "r", 1) != 1)
+		vd_log(LOG_WARNING, "cannot tell the starting process that the mount is ready");
+	close(supervisor->ready_fd);
+	supervisor->ready_fd = -1;
+	return 0;
+}
+
+/* The server has opened all files. */
+static int on_opened(struct supervisor *supervisor, struct vd_error *err)
+{
+	const struct vdifs_options *options = supervisor->options;
+	char mounted = VDIFS_MOUNTED;
+	int r;
+
+	/* After this the mountpoint may hide the paths that led to the files. */
+	vd_broker_free(supervisor->broker);
+	supervisor->broker = NULL;
+	r = vdifs_place_mount(&supervisor->place, options,
+			      options->fsname ? options->fsname : supervisor->image,
+			      supervisor->socket, err);
+	if (r < 0)
+		return r;
+	supervisor->mounted = true;
+	send(supervisor->socket, &mounted, 1, MSG_NOSIGNAL);
+	return 0;
+}
+
+/* A byte from the server. 1: the server is gone. */
+static int on_byte(struct supervisor *supervisor, struct vd_error *err)
+{
+	ssize_t got;
+	char what;
+
+	do
+		got = recv(supervisor->socket, &what, 1, 0);
+	while (got < 0 && errno == EINTR);
+	if (got <= 0)
+		return 1;
+	if (what == VDIFS_OPENED && !supervisor->mounted && supervisor->broker)
+		return on_opened(supervisor, err);
+	if (what == VDIFS_ANSWERED && supervisor->mounted)
+		return on_answered(supervisor, err);
+	return vd_fail(err, EPROTO, "the serving process says what makes no sense");
+}
+
+static int on_question(struct supervisor *supervisor)
+{
+	int r = vd_broker_answer(supervisor->broker, supervisor->questions);
+
+	if (r <= 0) {
+		close(supervisor->questions);
+		supervisor->questions = -1;
+	}
+	return r < 0 ? r : 0;
+}
+
+/* Unmount, tell the server to end, and give it some time. */
+static void stop(struct supervisor *supervisor)
+{
+	struct vd_error err = { "" };
+
+	notify_systemd("STOPPING=1");
+	if (supervisor->mounted && vdifs_place_unmount(&supervisor->place, false, &err) < 0)
+		vd_log(LOG_ERR, "%s", err.text);
+	kill(supervisor->server, supervisor->mounted ? SIGTERM : SIGKILL);
+	if (supervisor->stopping)
+		return;
+	supervisor->stopping = true;
+	supervisor->deadline = now_ms() + GRACE_MS;
+}
+
+static void on_signal(struct supervisor *supervisor)
+{
+	struct signalfd_siginfo info;
+
+	if (read(supervisor->signals, &info, sizeof(info)) == sizeof(info))
+		stop(supervisor);
+}
+
+/* The server has had its time. 1: go without it. */
+static int on_deadline(struct supervisor *supervisor, struct vd_error *err)
+{
+	if (supervisor->killed)
+		return vd_fail(err, EIO,
+			       "%s: the serving process hangs, and will end when the storage of "
+			       "the image answers",
+			       supervisor->image);
+	vd_log(LOG_WARNING, "%s: the serving process does not end and is killed",
+	       supervisor->image);
+	kill(supervisor->server, SIGKILL);
+	supervisor->killed = true;
+	supervisor->deadline = now_ms() + KILLED_MS;
+	return 0;
+}
+
+/* Wait for the next thing and handle it. 1: the server is gone. */
+static int turn(struct supervisor *supervisor, struct vd_error *err)
+{
+	enum { SIGNALS, SOCKET, QUESTIONS };
+	struct pollfd fds[] = {
+		[SIGNALS] = { .fd = supervisor->signals, .events = POLLIN },
+		[SOCKET] = { .fd = supervisor->socket, .events = POLLIN },
+		[QUESTIONS] = { .fd = supervisor->questions, .events = POLLIN },
+	};
+	int64_t left = supervisor->stopping ? supervisor->deadline - now_ms() : -1;
+	int r;
+
+	if (supervisor->stopping && left <= 0)
+		return on_deadline(supervisor, err);
+	r = poll(fds, 3, (int)left);
+	if (r < 0)
+		return errno == EINTR ? 0 : vd_fail(err, errno, "poll: %s", strerror(errno));
+	if (fds[SIGNALS].revents) {
+		on_signal(supervisor);
+		return 0;
+	}
+	/* Questions before the byte that says that there are no more. */
+	if (fds[QUESTIONS].revents && on_question(supervisor) < 0)
+		return vd_fail(err, EPROTO, "the serving process asks what makes no sense");
+	if (fds[QUESTIONS].revents)
+		return 0;
+	return fds[SOCKET].revents ? on_byte(supervisor, err) : 0;
+}
+
+/* --- the end --------------------------------------------------------------------------------- */
+
+/* The server is gone, or must go because of an error here. Clean up; an exit status. */
+static int end(struct supervisor *supervisor, bool failed)
+{
+	struct vd_error err = { "" };
+	int status = 0;
+	bool good;
+
+	if (failed && supervisor->server > 0)
+		kill(supervisor->server, SIGKILL);
+	if (supervisor->server > 0 && !(failed && supervisor->killed))
+		while (waitpid(supervisor->server, &status, 0) < 0 && errno == EINTR)
+			;
+	good = WIFEXITED(status) &&
+	       (WEXITSTATUS(status) == VDIFS_UNMOUNTED || WEXITSTATUS(status) == VDIFS_SIGNALLED);
+	if (supervisor->mounted && (failed || status != VDIFS_UNMOUNTED) &&
+	    vdifs_place_unmount(&supervisor->place, true, &err) < 0)
+		vd_log(LOG_ERR, "%s", err.text);
+	if (WIFSIGNALED(status) && !failed && !supervisor->stopping)
+		vd_log(LOG_ERR, "%s: the serving process was ended by signal %d%s",
+		       supervisor->image, WTERMSIG(status),
+		       supervisor->mounted ? "; the mount has been removed" : "");
+	if (failed)
+		return EXIT_FAILURE;
+	return good || supervisor->stopping ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+static void close_all(const struct supervisor *supervisor)
+{
+	const int fds[] = { supervisor->questions, supervisor->socket, supervisor->signals,
+			    supervisor->null };
+
+	for (unsigned i = 0; i < sizeof(fds) / sizeof(*fds); i++) {
+		if (fds[i] >= 0)
+			close(fds[i]);
+	}
+}
+
+int vdifs_supervise(const struct vdifs_options *options, int ready_fd)
+{
+	struct supervisor supervisor = {
+		.options = options,
+		.ready_fd = ready_fd,
+		.questions = -1,
+		.socket = -1,
+		.signals = -1,
+		.null = -1,
+	};
+	struct vd_error err = { "" };
+	int r = begin(&supervisor, &err), status;
+
+	while (r == 0)
+		r = turn(&supervisor, &err);
+	if (r < 0)
+		vd_log(LOG_ERR, "%s", err.text);
+	status = end(&supervisor, r < 0);
+	vd_broker_free(supervisor.broker);
+	close_all(&supervisor);
+	return status;
+}
