@@ -31,6 +31,7 @@ test_needs='
 cmd:setfattr attr attr
 cmd:qemu-io qemu-utils qemu-img
 cmd:qemu-nbd qemu-utils qemu-img
+pc:libsystemd libsystemd-dev systemd-devel
 pc:cmocka libcmocka-dev libcmocka-devel
 cclib:libasan.so gcc libasan
 cclib:libubsan.so gcc libubsan
