@@ -205,6 +205,8 @@ int vd_broker_answer(struct vd_broker *broker, int socket)
 		close(file->fd);
 		file->fd = -1;
 	}
+	if (r == -EPIPE || r == -ECONNRESET) /* it has asked and died */
+		return 0;
 	return r < 0 ? r : 1;
 }
 

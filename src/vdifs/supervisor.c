@@ -233,6 +233,8 @@ static int on_byte(struct supervisor *supervisor, struct vd_error *err)
 	while (got < 0 && errno == EINTR);
 	if (got <= 0)
 		return 1;
+	if (supervisor->stopping) /* what it was about to do is not wanted any more */
+		return 0;
 	if (what == VDIFS_OPENED && !supervisor->mounted && supervisor->broker)
 		return on_opened(supervisor, err);
 	if (what == VDIFS_ANSWERED && supervisor->mounted)
