@@ -230,7 +230,7 @@ static void print_rows(const struct vd_chain_option *row)
 {
 	for (; row->name; row++)
 		printf("  --%s%s%-*s %s\n", row->name, row->value ? "=" : "",
-		       25 - (int)strlen(row->name) - (row->value ? 1 : 0),
+		       24 - (int)strlen(row->name) - (row->value ? 1 : 0),
 		       row->value ? row->value : "", row->help);
 }
 

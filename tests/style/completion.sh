@@ -1,0 +1,62 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# Completion offers what --help lists, and only words that the program takes.
+# shellcheck source-path=SCRIPTDIR source=common.sh
+. "$(dirname "$0")/common.sh"
+
+for program in vdifs vdimap; do
+	[ -x "$builddir/$program" ] || { echo "1..0 # SKIP $program is not built"; exit 0; }
+done
+# shellcheck source=/dev/null
+. completions/vdimap
+
+complete_line() { # complete_line WORD...: what bash would offer for the last one
+	local COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMPREPLY=()
+	_vdifs "$1"
+	[ "${#COMPREPLY[@]}" -eq 0 ] || printf '%s\n' "${COMPREPLY[@]}"
+}
+
+listed() { # listed PROGRAM: the long options of --help, with = where there is a value
+	"$builddir/$1" --help | grep -oE -- '--[a-z][a-z-]+=?' | sort -u
+}
+
+in_bash() { # in_bash PROGRAM: the differences
+	diff <(listed "$1") <(complete_line "$builddir/$1" -- | sort -u)
+}
+
+in_zsh() {
+	diff <(listed "$1" | tr -d = | sort -u) <(zsh -f -c '
+		_call_program() { shift; "$@" }
+		_arguments() { print -l -- $@ }
+		words=($1) service=${1:t}
+		. completions/_vdifs' - "$builddir/$1" | grep -oE -- '^(\*)?--[a-z-]+' | tr -d '*' | sort -u)
+}
+
+# Each word that is offered as a value is one that the program takes: what it says then is another thing.
+values() {
+	local program=$1 option word said
+	for option in $(listed "$program" | grep '=$'); do
+		case ${option%=} in *-file) continue ;; esac
+		for word in $(complete_line "$builddir/$program" "${option%=}" =); do
+			said=$("$builddir/$program" "$option$word" /nothing /nowhere 2>&1)
+			[[ $said == *"$option"* || $said == *"must be"* ]] && echo "$option$word: $said"
+		done
+	done
+}
+
+offers() { # offers WANTED WORD...
+	local wanted=$1
+	shift
+	[ "$(complete_line "$@" | paste -s -d ' ' -)" = "$wanted" ] || complete_line "$@"
+}
+
+for program in vdifs vdimap; do
+	claim "bash is offered the options of $program" in_bash "$program"
+	claim "zsh is offered the options of $program" in_zsh "$program"
+	claim "the values that are offered are taken by $program" values "$program"
+done
+claim "the words of --sandbox are known" offers "auto strict off" "$builddir/vdifs" --sandbox =
+claim "and begun ones completed" offers strict "$builddir/vdifs" --sandbox = s
+claim "an image is a file name" offers README "$builddir/vdimap" READ
+claim "after image and mountpoint there is nothing to say" offers "" "$builddir/vdifs" --direct a b ""
+plan
