@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # Build vdifs twice, plain and with sanitizers, run all tests in both builds, and end with one line
-# "N passed, N failed, N skipped". With CI=true a skipped test is a failed one.
+# "N passed, N failed, N skipped". With CI=true a skipped test is a failed one, and on Debian the
+# package is built from the tarball, installed, and tested as it is installed.
 set -u
 exec </dev/null
 
@@ -56,12 +57,17 @@ report() { # what went wrong in DIR, and what was skipped and why
 }
 
 check() { # check DIR CONFIGURE ARGUMENT...
-	dir=$1
 	echo "== $*: building"
 	build "$@" || give_up
-	echo "== $dir: testing"
+	run_tests "$1"
+}
+
+run_tests() { # run_tests DIR MAKE-ARGUMENT...
+	dir=$1
+	shift
+	echo "== $dir: testing $*"
 	find "$dir" -name '*.trs' -delete
-	make -C "$dir" -k -j2 check >"$dir/check.log" 2>&1
+	make -C "$dir" -k -j2 check "$@" >"$dir/check.log" 2>&1
 	made=$?
 	bad=$(count "$dir" FAIL XPASS ERROR)
 	passed=$((passed + $(count "$dir" PASS XFAIL)))
@@ -72,6 +78,49 @@ check() { # check DIR CONFIGURE ARGUMENT...
 		tail -n 60 "$dir/check.log" # not a test failed, but the making of one
 		failed=$((failed + 1))
 	fi
+}
+
+step() { # step NAME COMMAND...: one more test, with its output in build/NAME.log
+	log=build/$1.log name=$1
+	shift
+	echo "== $name"
+	if "$@" >"$log" 2>&1; then
+		passed=$((passed + 1))
+	else
+		failed=$((failed + 1))
+		echo "not ok - $name: $*"
+		tail -n 40 "$log"
+		return 1
+	fi
+}
+
+make_package() { # the tarball is all that a packager has
+	rm -rf build/package && mkdir build/package &&
+		make -C build dist && tar -xJf build/vdifs-*.tar.xz -C build/package &&
+		(cd build/package/vdifs-* && dpkg-buildpackage -us -uc)
+}
+
+installed_package() {
+	apt-get install -y --reinstall "$top"/build/package/vdifs_*.deb
+}
+
+package_test() { # as autopkgtest runs it
+	AUTOPKGTEST_TMP=$(mktemp -d "$TMPDIR/autopkgtest.XXXXXX") &&
+		export AUTOPKGTEST_TMP && "$top/debian/tests/mount"
+}
+
+check_package() {
+	command -v apt-get >/dev/null || return
+	step distcheck make -C build distcheck TESTS="test_bytes tests/style/tree.sh" || return
+	step package make_package || return
+	step lintian lintian --fail-on error,warning build/package/*.changes
+	step install installed_package || return
+	step autopkgtest package_test
+	VD_INSTALLED=/usr/bin
+	export VD_INSTALLED
+	run_tests build TESTS="$(cd "$top" && echo tests/mount/[!l]*.sh tests/mount/l[!i]*.sh)"
+	unset VD_INSTALLED
+	step remove apt-get remove -y vdifs
 }
 
 mounts() { cut -d ' ' -f 2 /proc/mounts | grep -F "$TMPDIR/"; }
@@ -97,7 +146,9 @@ check_leftovers() {
 }
 
 require "$build_needs" "$demo_needs" "$test_needs" || give_up
+[ "${CI-}" != true ] || require "$package_needs" || give_up
 check build --enable-werror
+[ "${CI-}" != true ] || check_package
 check build-asan --enable-sanitizers --enable-werror
 check_leftovers
 finish

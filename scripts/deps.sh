@@ -48,7 +48,13 @@ cmd:mkfs.vfat dosfstools dosfstools
 cmd:mcopy mtools mtools
 cmd:setpriv util-linux util-linux
 cmd:losetup mount util-linux
+cmd:zsh zsh zsh
 cmd:tar tar tar
+'
+package_needs='
+cmd:dh debhelper debhelper
+cmd:dpkg-buildpackage dpkg-dev dpkg-dev
+cmd:lintian lintian lintian
 '
 
 have() {

@@ -103,7 +103,9 @@ start() {
 	for dir in "${places[@]}"; do
 		[ -x "$dir/vdifs" ] && [ -x "$dir/vdimap" ] && break
 	done
-	vdifs=$(realpath "$dir/vdifs") vdimap=$(realpath "$dir/vdimap")
+	# VD_INSTALLED: the folder of the programs to be tested, with the tools of a build
+	tools=$(realpath "$dir")
+	vdifs=$(realpath "${VD_INSTALLED:-$dir}/vdifs") vdimap=$(realpath "${VD_INSTALLED:-$dir}/vdimap")
 	[ -x "$vdifs" ] && [ -x "$vdimap" ] || { echo "Bail out! vdifs is not built"; exit 99; }
 	python=$("${PYTHON3:-python3}" -c 'import sys; print(sys.executable)' 2>/dev/null) || python=
 	# Asked for by LeakSanitizer and the like: their words would go to the daemon's /dev/null.

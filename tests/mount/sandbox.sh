@@ -6,9 +6,9 @@
 . "$(dirname "$0")/lib.sh"
 own_namespace "$0"
 start root qemu-img qemu-io python3 setpriv unshare jq
-without=$(dirname "$vdifs")/without
+without=$tools/without
 [ -x "$without" ] || { echo "Bail out! $without is not built"; exit 99; }
-grep -q '^#define HAVE_SECCOMP 1' "$(dirname "$vdifs")/config.h" && seccomp=yes || seccomp=
+grep -q '^#define HAVE_SECCOMP 1' "$tools/config.h" && seccomp=yes || seccomp=
 
 image disk.qcow2 1m "write -q -P 65 64k 64k"
 image_options=backing_file=disk.qcow2,backing_fmt=qcow2

@@ -21,7 +21,7 @@ kill -TERM "$pid"
 end_of "$pid"
 is "and ends well, without a word" "$ended_with $(cat said)" "0 "
 
-if grep -q '^#define HAVE_SYSTEMD 1' "$(dirname "$vdifs")/config.h"; then
+if grep -q '^#define HAVE_SYSTEMD 1' "$tools/config.h"; then
 	python_claims "$vdifs" <<'END'
 import os
 import signal
