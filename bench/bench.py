@@ -48,6 +48,7 @@ class Bench:
     def __init__(self, options, build, work, tmpfs):
         self.quick, self.rounds, self.work, self.tmpfs = options.quick, options.rounds, work, tmpfs
         self.haste = 5 if options.quick else 1          # divides the seconds of each measurement
+        self.vdifs_option = options.vdifs_option
         self.vdifs, self.vdimap = os.path.join(build, 'vdifs'), os.path.join(build, 'vdimap')
         self.reader_path = find_reader(build, work)
         self.candidates = {c.name: c for c in candidates.vdifs_candidates(self.vdifs, options.vdifs_option)}

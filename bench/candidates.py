@@ -24,8 +24,8 @@ def adopt_orphans():
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def children():
-    """Our child processes that still run."""
+def children(parent=None):
+    """Child processes that still run: ours, or another one's."""
     found = set()
     for name in filter(str.isdigit, os.listdir('/proc')):
         try:
@@ -33,7 +33,7 @@ def children():
                 fields = file.read().rpartition(')')[2].split()
         except OSError:
             continue
-        if int(fields[1]) == os.getpid() and fields[0] != 'Z':
+        if int(fields[1]) == (parent or os.getpid()) and fields[0] != 'Z':
             found.add(int(name))
     return found
 
@@ -163,9 +163,9 @@ class Mount:
         reap()
 
     def peak_memory(self):
-        """The most memory that the processes have had at once, in MiB."""
+        """The most memory that the processes and theirs have had at once, in MiB."""
         total = 0
-        for pid in self.pids:
+        for pid in self.pids | {child for pid in self.pids for child in children(pid)}:
             with open('/proc/%d/status' % pid) as file:
                 total += sum(int(line.split()[1]) for line in file if line.startswith('VmHWM:'))
         return total / 1024

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import time
 
+import candidates
 import images
 from candidates import Failure
 from images import GIB, KIB, MIB, TIB
@@ -293,6 +294,41 @@ def whole_map_stage():
     return Stage('map', group, rows, fragmented_image, works)
 
 
+# What the sandbox costs.
+
+def sandbox_stage():
+    """The same work with and without it; both have the two processes."""
+    columns = ['sandbox', 'off']
+    group = Group('What the sandbox costs (QCOW2, plain)', columns,
+                  'vdifs and vdimap as they are, and with --sandbox=off. The disk of the first table.')
+    rows = {name: Row(name, unit, 'off') for name, unit in (
+        ('sequential 64 KiB', 'MB/s'), ('sequential 1 MiB, --direct', 'MB/s'), ('random 4 KiB, 1 thread', '/s'),
+        ('random 4 KiB, 4 threads', '/s'), ('mount to first byte', 'ms'), ('vdimap', 's'), ('peak memory', 'MiB'))}
+
+    def works(bench, image):
+        def of(measure, mode=0, *more):
+            found = {}
+            for column, option in zip(columns, ('--sandbox=auto', '--sandbox=off')):
+                candidate = candidates.vdifs_candidates(bench.vdifs, [*bench.vdifs_option, option])[mode]
+                candidate.name += option
+                found[column] = lambda _, c=candidate: measure(bench, c, image, *more)
+            return found
+
+        def run_vdimap(bench, candidate, image):
+            option = candidate.name[candidate.name.index('--sandbox'):]
+            return bench.reader('run', bench.vdimap, option, image.path)[0]
+
+        yield rows['sequential 64 KiB'], of(sequential, 0, 64 * KIB)
+        yield rows['sequential 1 MiB, --direct'], of(sequential, 1, MIB)
+        yield rows['random 4 KiB, 1 thread'], of(at_random, 0, 1)
+        yield rows['random 4 KiB, 4 threads'], of(at_random, 0, 4)
+        yield rows['mount to first byte'], of(first_byte, 0, 0)
+        yield rows['vdimap'], of(run_vdimap)
+        yield rows['peak memory'], of(peak_of_mount)
+
+    return Stage('sandbox', group, list(rows.values()), plain_image, works, 'plain')
+
+
 # How the costs grow with the disk.
 
 SCALE_UNITS = {'first byte': 'ms', 'last byte': 'ms', 'QSD, first byte': 'ms', 'vdimap': 's', 'read / metadata': 'x',
@@ -417,6 +453,7 @@ def all_stages(quick):
         reading_stage('chain', 'QCOW2, chain of 8 layers', 'plain',
                       lambda bench: images.make_chain(bench.disk, bench.work), 'qcow2', {},
                       'The same disk, each layer with every eighth piece.'),
+        sandbox_stage(),
         tools_stage(),
         reading_stage('zlib', 'QCOW2, compressed with zlib', 'usr',
                       converted('zlib', 'cluster_size=64k', '-c'), 'qcow2',
