@@ -248,6 +248,7 @@ void vdifs_options_print_help(void)
 	       "  -f                         stay in the foreground, log to stderr\n"
 	       "  -d                         the same, with libfuse's debug output\n"
 	       "  -s                         one thread only\n"
+	       "  -v                         say what is opened, and how it is confined\n"
 	       "  -U                         the same as --force-share\n"
 	       "  -h, --help                 print this and exit\n"
 	       "  -V, --version              print the version and exit\n");
@@ -272,6 +273,9 @@ static int take_short(struct vdifs_options *options, int c, char **argv, struct 
 		return 0;
 	case 'd':
 		options->foreground = options->debug = true;
+		return 0;
+	case 'v':
+		options->verbose = true;
 		return 0;
 	case 's':
 		options->single_thread = true;
@@ -309,7 +313,7 @@ int vdifs_options_parse(struct vdifs_options *options, int argc, char **argv, st
 	add_longs(longs, count, own_options);
 	*options = (struct vdifs_options){ .map_memory = MAP_MEMORY_DEFAULT };
 	opterr = 0;
-	while (r == 0 && (c = getopt_long(argc, argv, "fdsUo:hV", longs, &row)) != -1)
+	while (r == 0 && (c = getopt_long(argc, argv, "fdsvUo:hV", longs, &row)) != -1)
 		r = c == 1 ? option_set(options, longs[row].name, optarg, err)
 			   : take_short(options, c, argv, err);
 	if (r < 0 || options->help || options->version || options->selftest)

@@ -15,6 +15,7 @@
 
 #include <errno.h>
 #include <fuse_lowlevel.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -185,6 +186,19 @@ static int session_loop(struct server *server)
 	return r;
 }
 
+/* For -v: what was opened, by whom it is read. */
+static void describe(const struct server *server)
+{
+	for (unsigned i = 0; i < server->disk->count; i++) {
+		const struct vd_image *layer = server->disk->layers[i];
+
+		vd_log(LOG_INFO, "%s %s: %s, %" PRIu64 " bytes%s%s", i ? "backing file" : "image",
+		       layer->source->name, layer->format->name, layer->size,
+		       layer->data ? ", data file " : "", layer->data ? layer->data->name : "");
+	}
+	vd_log(LOG_INFO, "sandbox: %s", server->confined->layers_text);
+}
+
 /* Everything that can be refused, before there is a mount. */
 static int server_open(struct server *server, struct vd_confined *confined, struct vd_error *err)
 {
@@ -250,10 +264,11 @@ int vdifs_serve(const struct vdifs_server_options *options, struct vd_confined *
 	struct vd_error err = { "" };
 	int status = EXIT_FAILURE;
 
-	if (options->options->debug)
-		vd_log(LOG_INFO, "sandbox: %s", confined->layers_text);
-	if (server_open(&server, confined, &err) == 0)
+	if (server_open(&server, confined, &err) == 0) {
+		if (options->options->verbose || options->options->debug)
+			describe(&server);
 		status = server_run(&server, &err);
+	}
 	if (*err.text) /* to stderr as long as it is the user's, then to syslog */
 		vd_log(LOG_ERR, "%s", err.text);
 	server_free(&server);

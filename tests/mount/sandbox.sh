@@ -69,6 +69,15 @@ server_state() {
 	end_of "$pid"
 }
 
+# -v says what was opened and how it is confined, before the command is back.
+verbose() {
+	"$vdifs" $mode -v top.qcow2 mnt >said 2>&1
+	is "-v says what was opened$in" "$(cat said)" "vdifs: image $PWD/top.qcow2: qcow2, 1048576 bytes
+vdifs: backing file $PWD/disk.qcow2: qcow2, 1048576 bytes
+vdifs: sandbox: $(layers_of mnt)"
+	unmount mnt
+}
+
 # A kernel without landlock, or without any of it.
 old_kernels() {
 	local gone='landlock_create_ruleset landlock_add_rule landlock_restrict_self' rest
@@ -136,5 +145,6 @@ else
 	user_namespace
 	no_new_privs
 fi
+each_mode verbose
 refuse "--sandbox= takes three words" '--sandbox=maybe: must be auto, strict or off' "$vdifs" --sandbox=maybe top.qcow2 mnt
 finish

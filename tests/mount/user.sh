@@ -120,6 +120,10 @@ refusals() {
 	chmod 600 "$work/cover/fuse"
 	refuse "/dev/fuse that he may not use" '/dev/fuse.*Permission denied' as_user "$vdifs" disk.qcow2 mnt
 	chmod 666 "$work/cover/fuse"
+	refuse "without fusermount3" 'fusermount3 is missing; install' as_user env PATH=/nothing "$vdifs" disk.qcow2 mnt
+	# shellcheck disable=SC2016
+	refuse "without /dev/fuse" '/dev/fuse: No such file.*modprobe fuse' unshare --mount sh -c \
+		'mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && exec "$@"' - "$vdifs" disk.qcow2 mnt
 	is "all that leaves nothing mounted" "$(mounts_below)" "$before"
 }
 
