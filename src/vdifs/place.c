@@ -298,11 +298,17 @@ static int mount_directly(const struct vdifs_place *place, const struct vdifs_op
 int vdifs_place_mount(struct vdifs_place *place, const struct vdifs_options *options,
 		      const char *source, int to, struct vd_error *err)
 {
+	struct vd_error ignored = { "" };
+	dev_t before = mounted_device(place->path), after;
 	int r = geteuid() == 0 ? mount_directly(place, options, source, to, err)
 			       : mount_by_helper(place, options, source, to, err);
 
-	if (r == 0)
-		place->device = mounted_device(place->path);
+	after = mounted_device(place->path);
+	if (after != before)
+		place->device = after;
+	/* fusermount3 mounts first; if the server is dead by then it fails and leaves the mount. */
+	if (r < 0)
+		vdifs_place_unmount(place, true, &ignored);
 	return r;
 }
 
@@ -344,7 +350,9 @@ int vdifs_place_unmount(const struct vdifs_place *place, bool dead, struct vd_er
 	if (!place->device || mounted_device(place->path) != place->device)
 		return 0;
 	/* Device numbers are used again: a living mount here would be somebody else's. */
-	if (dead && (statfs(place->path, &fs) == 0 || errno != ENOTCONN))
+	if (dead &&
+	    (statfs(place->path, &fs) == 0 ||
+	     (errno != ENOTCONN && errno != ECONNABORTED))) /* the latter: it is just dying */
 		return 0;
 	if (umount2(place->path, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
 		return 0;
