@@ -74,5 +74,5 @@ void vd_log_once(struct vd_log_once *once, uint64_t key, const char *format, ...
 	log_line(LOG_ERR, format, args);
 	va_end(args);
 	if (last)
-		vd_log(LOG_ERR, "further corrupt places in this image are not logged");
+		vd_log(LOG_ERR, "further lines of this kind about this image are left out");
 }

@@ -26,7 +26,7 @@ void vd_log(int priority, const char *format, ...) __attribute__((format(printf,
 /*
  * Remembers which places have been complained about, so that a corrupt table that is met a
  * million times gives one line. After VD_LOG_ONCE_MAX places one last line says that the rest is
- * not logged. Initialise with VD_LOG_ONCE_INIT; self-locking.
+ * left out. Initialise with VD_LOG_ONCE_INIT; self-locking.
  */
 struct vd_log_once {
 	pthread_mutex_t lock;

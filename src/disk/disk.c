@@ -7,8 +7,10 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/bytes.h"
 #include "disk/disk.h"
@@ -221,6 +223,51 @@ bool vd_disk_find_raw(const struct vd_disk *disk, uint64_t virt, size_t bytes,
 	*from = extent.run.from;
 	*where = extent.run.where;
 	return true;
+}
+
+/* Log what is different about the file, unless just that has been logged. */
+static void log_change(struct vd_log_once *once, const struct vd_source *source,
+		       const struct stat *now)
+{
+	uint64_t key = (uint64_t)now->st_size * UINT64_C(0x9e3779b97f4a7c15) ^
+		       (uint64_t)now->st_mtim.tv_sec << 30 ^ (uint64_t)now->st_mtim.tv_nsec ^
+		       (uint64_t)(uintptr_t)source;
+	char what[96], when[32] = "?";
+	struct tm tm;
+
+	if (gmtime_r(&now->st_mtim.tv_sec,
+		     &tm)) /* local time might need a file that is closed to us */
+		strftime(when, sizeof(when), "%F %T", &tm);
+	if ((uint64_t)now->st_size < source->size)
+		snprintf(what, sizeof(what), "was cut from %" PRIu64 " to %" PRIu64 " bytes",
+			 source->size, (uint64_t)now->st_size);
+	else if ((uint64_t)now->st_size > source->size)
+		snprintf(what, sizeof(what), "grew from %" PRIu64 " to %" PRIu64 " bytes",
+			 source->size, (uint64_t)now->st_size);
+	else
+		snprintf(what, sizeof(what), "was written to at %s UTC", when);
+	vd_log_once(once, key,
+		    "%s: the file %s while it is mounted; what is read from now on may be wrong or "
+		    "an error: unmount the disk, and mount it again",
+		    source->name, what);
+}
+
+bool vd_disk_changed(const struct vd_disk *disk)
+{
+	bool changed = false;
+	struct stat now;
+
+	for (unsigned i = 0; i < 2 * disk->count; i++) {
+		const struct vd_image *image = disk->layers[i / 2];
+		const struct vd_source *source = i % 2 ? image->data : image->source;
+
+		if (!source || !vd_source_changed(source, &now))
+			continue;
+		changed = true;
+		if (image->changed)
+			log_change(image->changed, source, &now);
+	}
+	return changed;
 }
 
 void vd_disk_close(struct vd_disk *disk)

@@ -56,6 +56,12 @@ int vd_disk_read(const struct vd_disk *disk, void *buffer, size_t bytes, uint64_
 bool vd_disk_find_raw(const struct vd_disk *disk, uint64_t virt, size_t bytes,
 		      const struct vd_source **from, uint64_t *where);
 
+/*
+ * Has a file of the chain changed (vd_source_changed()) since it was opened? The files' names, what
+ * changed and what that means are logged, once for each change of each file.
+ */
+bool vd_disk_changed(const struct vd_disk *disk);
+
 /* NULL is fine. */
 void vd_disk_close(struct vd_disk *disk);
 

@@ -70,7 +70,8 @@ struct vd_image {
 	const char *compression; /* of compressed clusters: "zlib", "zstd"; NULL: none possible */
 	uint8_t uuid[VD_UUID_BYTES]; /* all zero when the format has none */
 	void *state;
-	struct vd_log_once *corrupt; /* what has been logged */
+	struct vd_log_once *corrupt; /* what has been logged of corrupt places */
+	struct vd_log_once *changed; /* and of changes of the files; NULL: of none */
 };
 
 /* How the caller wants an image opened. */

@@ -132,11 +132,12 @@ int vd_image_open(struct vd_source *source, const struct vd_format *format,
 	image->source = source;
 	image->cache = cache;
 	image->corrupt = malloc(sizeof(*image->corrupt));
-	if (!image->corrupt) {
+	image->changed = malloc(sizeof(*image->changed));
+	if (!image->corrupt || !image->changed) {
 		vd_fail(err, ENOMEM, "out of memory");
 		goto fail;
 	}
-	*image->corrupt = (struct vd_log_once)VD_LOG_ONCE_INIT;
+	*image->corrupt = *image->changed = (struct vd_log_once)VD_LOG_ONCE_INIT;
 	image->format = format;
 	r = format->open(image, options, err);
 	if (r < 0)
@@ -157,5 +158,6 @@ void vd_image_close(struct vd_image *image)
 	vd_source_close(image->data);
 	vd_source_close(image->source);
 	free(image->corrupt);
+	free(image->changed);
 	free(image);
 }

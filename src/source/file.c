@@ -66,6 +66,15 @@ static ssize_t file_splice(const struct vd_source *source, int pipe, size_t byte
 	return got < 0 ? -errno : got;
 }
 
+static int file_stat(const struct vd_source *source, struct stat *now)
+{
+	if (fstat(source->fd, now) < 0)
+		return -errno;
+	if (!S_ISREG(now->st_mode))
+		now->st_size = lseek(source->fd, 0, SEEK_END);
+	return now->st_size < 0 ? -errno : 0;
+}
+
 static void file_close(struct vd_source *source)
 {
 	if (source->fd >= 0)
@@ -76,6 +85,7 @@ static const struct vd_source_ops file_ops = {
 	.pread = file_pread,
 	.extent = file_extent,
 	.splice = file_splice,
+	.stat = file_stat,
 	.close = file_close,
 };
 

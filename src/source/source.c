@@ -64,6 +64,19 @@ int vd_source_set_name(struct vd_source *source, const char *escaped)
 	return 0;
 }
 
+bool vd_source_changed(const struct vd_source *source, struct stat *now)
+{
+	const struct timespec *then = &source->st.st_mtim;
+
+	if (!source->ops->stat || source->ops->stat(source, now) < 0)
+		return false;
+	if ((uint64_t)now->st_size != source->size)
+		return true;
+	/* The time of a device node is not that of what the device holds. */
+	return S_ISREG(now->st_mode) &&
+	       (now->st_mtim.tv_sec != then->tv_sec || now->st_mtim.tv_nsec != then->tv_nsec);
+}
+
 bool vd_source_same(const struct vd_source *a, const struct vd_source *b)
 {
 	if (S_ISBLK(a->st.st_mode) && S_ISBLK(b->st.st_mode))

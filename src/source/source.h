@@ -32,6 +32,11 @@ struct vd_source_ops {
 	 * splice(2) but -errno. NULL: this source cannot.
 	 */
 	ssize_t (*splice)(const struct vd_source *source, int pipe, size_t bytes, uint64_t host);
+	/*
+	 * What the file is now: its st_size (of a block device, too) and st_mtim. NULL: it cannot
+	 * change.
+	 */
+	int (*stat)(const struct vd_source *source, struct stat *now);
 	void (*close)(struct vd_source *source);
 };
 
@@ -69,6 +74,14 @@ int vd_source_splice(const struct vd_source *source, int pipe, size_t bytes, uin
 
 /* Like the op: never fails, what cannot be told is data to the end of the source. host < size. */
 void vd_source_extent(const struct vd_source *source, uint64_t host, bool *is_hole, uint64_t *end);
+
+/*
+ * Is the file another one than when it was opened, by its size or its time of modification? True:
+ * `now` has both of today. Not by st_ctim, which new owners, modes and hard links change, too. The
+ * question goes to the descriptor, since a path may lead into our own mount; it may wait as long as
+ * a read. What cannot be told is unchanged: reads will fail.
+ */
+bool vd_source_changed(const struct vd_source *source, struct stat *now);
 
 /* Do both name the same file or block device? */
 bool vd_source_same(const struct vd_source *a, const struct vd_source *b);

@@ -293,7 +293,9 @@ static void fs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	else if (node_of(fs, ino)->kind == NODE_MAP)
 		r = map_open(req, fi);
 	fi->direct_io = fs->options.direct && node_of(fs, ino)->kind == NODE_DISK;
-	fi->keep_cache = 1; /* what is shown never changes */
+	/* What is shown never changes, unless the image does: then no old page is to be given. */
+	fi->keep_cache =
+		r == 0 && (node_of(fs, ino)->kind == NODE_MAP || !vd_disk_changed(fs->disk));
 	if (r < 0)
 		fuse_reply_err(req, -r);
 	else

@@ -191,6 +191,46 @@ static void what_a_shrunken_file_lost_is_no_hole(void **state)
 	vd_source_close(source);
 }
 
+static void a_change_is_one_of_size_or_mtime(void **state)
+{
+	const char *path = plain_file(*state, "file", 1000);
+	struct vd_source *source = file_source(path);
+	struct timespec times[2] = { source->st.st_atim, source->st.st_mtim };
+	struct stat now;
+
+	assert_false(vd_source_changed(source, &now));
+	assert_int_equal(chmod(path, 0640), 0);
+	assert_int_equal(rename(path, in_folder(*state, "other")), 0);
+	plain_file(*state, "file", 7); /* another file of that name: not ours */
+	assert_false(vd_source_changed(source, &now));
+	path = in_folder(*state, "other");
+	times[1].tv_nsec = (times[1].tv_nsec + 1) % 1000000000;
+	assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
+	assert_true(vd_source_changed(source, &now));
+	assert_int_equal(now.st_mtim.tv_nsec, times[1].tv_nsec);
+	assert_int_equal(truncate(path, 999), 0);
+	times[1] = source->st.st_mtim;
+	assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
+	assert_true(vd_source_changed(source, &now));
+	assert_int_equal(now.st_size, 999);
+	vd_source_close(source);
+}
+
+static void what_cannot_tell_has_not_changed(void **state)
+{
+	static const struct vd_source_ops none = { NULL };
+	struct vd_source source = { .ops = &none, .fd = -1 };
+	struct stat now;
+	struct vd_source *closed = file_source(plain_file(*state, "file", 1000));
+	int fd = closed->fd;
+
+	assert_false(vd_source_changed(&source, &now));
+	closed->fd = -1;
+	assert_false(vd_source_changed(closed, &now));
+	closed->fd = fd;
+	vd_source_close(closed);
+}
+
 /* Data at 256 KiB for 64 KiB in a file of 1 MiB + 5; false: this file system has no holes. */
 static bool sparse_file(const char *path)
 {
@@ -515,6 +555,8 @@ int main(void)
 		IN_FOLDER(splicing_more_than_a_pipe_holds_does_not_block),
 		cmocka_unit_test(a_source_that_cannot_splice_says_so),
 		IN_FOLDER(what_a_shrunken_file_lost_is_no_hole),
+		IN_FOLDER(a_change_is_one_of_size_or_mtime),
+		IN_FOLDER(what_cannot_tell_has_not_changed),
 		IN_FOLDER(extents_are_the_holes_of_the_file),
 		IN_FOLDER(a_file_without_holes_is_dense),
 		cmocka_unit_test(an_extent_that_cannot_be_told_is_data_to_the_end),
