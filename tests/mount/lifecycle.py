@@ -5,7 +5,7 @@
     lifecycle.py VDIFS IMAGE MOUNTPOINT RAW COUNT SEED [UID]
 
 Whoever mounts is UID, or root.  A round is named KIND/ROLE/NUMBER, and all that is random about it follows from the seed
-and its name, so that VD_ROUND=NAME VD_SEED=SEED runs a single one again.
+and its name, so that VD_ROUND=NAME VD_SEED=SEED runs it again, alone, or all whose names begin so.
 
 The processes of a mount are found by their program and their command line, which names the mountpoint, and told apart by
 their parents: the command that was typed (`starter`, gone when the mount is ready), the `supervisor`, its child the
@@ -355,7 +355,7 @@ class Life:
         begun, wrong, slowest = time.monotonic(), [], 0
         for number in range(count):
             name = '%s/%s/%s/%d' % (self.who.split()[-1], kind, role, number)
-            if os.environ.get('VD_ROUND', name) != name:
+            if not name.startswith(os.environ.get('VD_ROUND', '')):
                 continue
             self.notes = []
             dice = random.Random('%s %s' % (self.seed, name))
