@@ -6,7 +6,8 @@
  * pipe to /dev/fuse as they are. A pipe of 1 MiB is what everybody may have, and libfuse puts its
  * header in front in a pipe of its own of the same size, so that 512 KiB is the most. Below 32 KiB
  * the calls cost more than the copy. All pipes of a user together may have 64 MiB, past which his
- * other programs get tiny ones; only so many threads have a pipe, the others copy.
+ * other programs get tiny ones; only so many threads have a pipe, the others copy. That holds for
+ * root as well, whose privileges this process has given up.
  *
  * All bytes must be in the pipe before the answer begins: an answer that turns out to be short
  * would mean the end of the file to the kernel.
@@ -28,9 +29,16 @@
 #define SPLICE_MAX ((size_t)512 << 10)
 #define PIPES_MAX 8u
 
-/* Of the process, which serves one mount: pipes that there are, and whether trying is in vain. */
+/* After there was no room for a pipe: so many reads are copied before the next attempt. */
+#define COPIES 1000
+
+/*
+ * Of the process, which serves one mount: pipes that there are, whether trying is in vain for
+ * ever, and how many reads are to be copied for now.
+ */
 static atomic_uint pipes;
 static atomic_bool in_vain;
+static atomic_int copies;
 
 static bool pipe_open(struct vdifs_worker *worker)
 {
@@ -118,7 +126,7 @@ static bool pipe_ready(struct vdifs_worker *worker, size_t bytes)
 		return true;
 	room = fcntl(worker->pipe[1], F_SETPIPE_SZ, (int)(bytes + PAGE_BYTES));
 	if (room < 0) { /* the user's pipes have all that they may have: leave it to others */
-		atomic_store(&in_vain, true);
+		atomic_store(&copies, COPIES);
 		pipe_close(worker);
 		return false;
 	}
@@ -133,6 +141,8 @@ bool vdifs_worker_splice(struct vdifs_worker *worker, const struct vd_disk *disk
 	uint64_t where;
 	int r;
 
+	if (atomic_load(&copies) > 0 && atomic_fetch_sub(&copies, 1) > 0)
+		return false;
 	if (bytes < SPLICE_MIN || bytes > SPLICE_MAX || atomic_load(&in_vain) ||
 	    !vd_disk_find_raw(disk, virt, bytes, &from, &where) || !pipe_ready(worker, bytes))
 		return false;

@@ -16,7 +16,7 @@ qemu-img convert -O raw disk.qcow2 disk.wanted
 chmod 644 disk.qcow2
 
 lives() { # lives MOUNTPOINT [UID]
-	python_claims "$vdifs" "$work/disk.qcow2" "$1" disk.wanted "$rounds" "$seed" "${@:2}" <"$here/lifecycle.py"
+	python_claims "$vdifs" "$work/disk.qcow2" "$1" disk.wanted "$rounds" "$seed" "${@:2}" <"$here/end_mounts.py"
 }
 
 mkdir mnt

@@ -23,5 +23,5 @@ END
 qemu-io -t unsafe -f qcow2 disk.qcow2 <commands >/dev/null
 qemu-img convert -O raw disk.qcow2 wanted
 
-python_claims "$vdifs" "${1:-10}" "${VD_SEED-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}" "${sanitized:-no}" <"$here/soak.py"
+python_claims "$vdifs" "${1:-10}" "${VD_SEED-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}" "${sanitized:-no}" <"$here/read_on.py"
 finish

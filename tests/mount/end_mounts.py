@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Mounts that end, or are ended, at random moments: the rounds of lifecycle.sh, which sets the stage.
 
-    lifecycle.py VDIFS IMAGE MOUNTPOINT RAW COUNT SEED [UID]
+    end_mounts.py VDIFS IMAGE MOUNTPOINT RAW COUNT SEED [UID]
 
 Whoever mounts is UID, or root.  A round is named KIND/ROLE/NUMBER, and all that is random about it follows from the seed
 and its name, so that VD_ROUND=NAME VD_SEED=SEED runs it again, alone, or all whose names begin so.
