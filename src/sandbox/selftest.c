@@ -14,6 +14,7 @@
 #include <sys/mount.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <syslog.h>
 #include <unistd.h>
@@ -73,6 +74,25 @@ static long try_kill(void)
 	return kill(getppid(), SIGCONT);
 }
 
+/* A datagram to whoever listens, past the address that the filter can see. */
+static long try_sendmsg(void)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX, .sun_path = "/dev/log" };
+	struct iovec nothing = { .iov_base = "", .iov_len = 0 };
+	struct msghdr message = {
+		.msg_name = &address,
+		.msg_namelen = sizeof(address),
+		.msg_iov = &nothing,
+		.msg_iovlen = 1,
+	};
+
+	for (int fd = 3; fd < 16; fd++) {
+		if (sendmsg(fd, &message, MSG_NOSIGNAL) >= 0 || errno == ENOENT)
+			return 0;
+	}
+	return -1;
+}
+
 static long try_mount(void)
 {
 	return mount("none", "/tmp", "tmpfs", MS_RDONLY, NULL);
@@ -82,11 +102,17 @@ static const struct {
 	const char *name;
 	long (*attempt)(void);
 } attempts[] = {
-	{ "open a file", try_open },          { "open a directory", try_open_root },
-	{ "create a file", try_create },      { "make an internet socket", try_socket },
-	{ "make a socket", try_socket_unix }, { "start a process", try_fork },
-	{ "start a program", try_execve },    { "trace the parent process", try_ptrace },
-	{ "send a signal", try_kill },        { "mount", try_mount },
+	{ "open a file", try_open },
+	{ "open a directory", try_open_root },
+	{ "create a file", try_create },
+	{ "make an internet socket", try_socket },
+	{ "make a socket", try_socket_unix },
+	{ "start a process", try_fork },
+	{ "start a program", try_execve },
+	{ "trace the parent process", try_ptrace },
+	{ "send a signal", try_kill },
+	{ "send to a socket's name", try_sendmsg },
+	{ "mount", try_mount },
 };
 
 /* In the sandbox. An exit status. */

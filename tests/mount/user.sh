@@ -137,6 +137,12 @@ shared() {
 		denied setpriv --reuid=12345 --regid=12345 --clear-groups cat mnt/disk.raw
 	leaves mnt
 	chmod 644 disk.qcow2
+	user_mounts '-o allow_root' disk.qcow2 mnt || return
+	claim "allow_root: the user reads$in" as_user cmp mnt/disk.raw wanted
+	claim "allow_root: root reads$in" cmp mnt/disk.raw wanted
+	claim "allow_root: another user does not$in" \
+		denied setpriv --reuid=12345 --regid=12345 --clear-groups cat mnt/disk.raw
+	leaves mnt
 	user_mounts '-o allow_other' disk.qcow2 mnt || return
 	claim "allow_other: another user reads what the image shows him$in" \
 		setpriv --reuid=12345 --regid=12345 --clear-groups cmp mnt/disk.raw wanted
