@@ -25,6 +25,8 @@ enum {
 	PIECES_PER_CHECK =
 		16, /* pieces between two looks for an interrupt; each may read 16 pages */
 	WAIT_MILLISECONDS = 20, /* between two looks whether a waiter is interrupted */
+	PAUSE_MILLISECONDS = 100, /* before the first new attempt after memory was short */
+	PAUSE_MILLISECONDS_MAX = 10000, /* before later ones */
 };
 
 struct vd_index {
@@ -33,10 +35,10 @@ struct vd_index {
 	bool has_thread;
 	atomic_bool complete;
 	pthread_mutex_t lock; /* for all that follows, until complete */
-	pthread_cond_t ended;
+	pthread_cond_t ended; /* or to be stopped */
 	bool stop;
 	struct vd_scan *scan; /* the thread's, while it has one; to be stopped by others */
-	bool has_ended; /* the thread has, whether complete or not */
+	bool has_ended; /* the thread has, whether complete or not; or pauses */
 	int error; /* why it ended early */
 	bool list_is_full;
 	struct vd_intervals *list;
@@ -131,23 +133,28 @@ static void index_end(struct vd_index *index, int r)
 	pthread_mutex_unlock(&index->lock);
 }
 
-/* Enter all that the scan finds. 0, or the error that ended it. */
-static int index_collect(struct vd_index *index, struct vd_scan *scan)
+/* Enter all that the scan finds past *done, where an earlier one ended. 0, or the error that ended it. */
+static int index_collect(struct vd_index *index, struct vd_scan *scan, struct batch *batch,
+			 uint64_t *done)
 {
-	struct batch batch = { .count = 0 };
 	struct vd_piece piece = { .end = 0 };
 	int r;
 
 	while ((r = vd_scan_next(scan, &piece)) > 0) {
-		batch_add(&batch, &piece);
-		if (batch.count == BATCH || vd_scan_would_wait(scan))
-			index_take(index, &batch, piece.end, vd_scan_bad_bytes(scan));
+		if (piece.end <= *done)
+			continue;
+		piece.start = vd_max(piece.start, *done);
+		batch_add(batch, &piece);
+		*done = piece.end;
+		if (batch->count == BATCH || vd_scan_would_wait(scan))
+			index_take(index, batch, *done, vd_scan_bad_bytes(scan));
 	}
-	if (r == 0 && batch.open.end != 0) { /* the last run grows no more */
-		batch.runs[batch.count++] = batch.open;
-		batch.open.end = 0;
+	if (r == 0 && batch->open.end != 0) { /* the last run grows no more */
+		batch->runs[batch->count++] = batch->open;
+		batch->open.end = 0;
 	}
-	index_take(index, &batch, piece.end, vd_scan_bad_bytes(scan));
+	if (r == 0)
+		index_take(index, batch, *done, vd_scan_bad_bytes(scan));
 	return r;
 }
 
@@ -161,17 +168,63 @@ static void index_set_scan(struct vd_index *index, struct vd_scan *scan)
 	pthread_mutex_unlock(&index->lock);
 }
 
-static void *index_run(void *data)
+/* Walk the disk once. 0, or the error that ended it. */
+static int index_attempt(struct vd_index *index, struct batch *batch, uint64_t *done)
 {
-	struct vd_index *index = data;
 	struct vd_scan *scan;
 	int r = vd_scan_new(index->disk, vd_scan_threads(), &scan);
 
-	if (r == 0) {
-		index_set_scan(index, scan);
-		r = index_collect(index, scan);
-		index_set_scan(index, NULL);
-		vd_scan_free(scan);
+	if (r < 0)
+		return r;
+	index_set_scan(index, scan);
+	r = index_collect(index, scan, batch, done);
+	index_set_scan(index, NULL);
+	vd_scan_free(scan);
+	return r;
+}
+
+/* The time in so many milliseconds, for pthread_cond_timedwait(). */
+static struct timespec time_in(unsigned milliseconds)
+{
+	struct timespec until;
+
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += milliseconds / 1000;
+	until.tv_nsec += milliseconds % 1000 * 1000000L;
+	until.tv_sec += until.tv_nsec / 1000000000L;
+	until.tv_nsec %= 1000000000L;
+	return until;
+}
+
+/* Memory was short: who waits is told, and after a while there may be some. False: to be stopped. */
+static bool index_pause(struct vd_index *index, unsigned milliseconds)
+{
+	struct timespec until = time_in(milliseconds);
+	bool stop;
+
+	index_end(index, -ENOMEM);
+	pthread_mutex_lock(&index->lock);
+	while (!index->stop &&
+	       pthread_cond_timedwait(&index->ended, &index->lock, &until) != ETIMEDOUT)
+		;
+	stop = index->stop;
+	index->has_ended = stop;
+	pthread_mutex_unlock(&index->lock);
+	return !stop;
+}
+
+static void *index_run(void *data)
+{
+	struct vd_index *index = data;
+	struct batch batch = { .count = 0 };
+	unsigned pause = PAUSE_MILLISECONDS;
+	uint64_t done = 0;
+	int r;
+
+	while ((r = index_attempt(index, &batch, &done)) == -ENOMEM) {
+		if (!index_pause(index, pause))
+			return NULL;
+		pause = pause * 2 < PAUSE_MILLISECONDS_MAX ? pause * 2 : PAUSE_MILLISECONDS_MAX;
 	}
 	index_end(index, r);
 	return NULL;
@@ -205,6 +258,7 @@ void vd_index_free(struct vd_index *index)
 		index->stop = true;
 		if (index->scan)
 			vd_scan_stop(index->scan);
+		pthread_cond_broadcast(&index->ended);
 		pthread_mutex_unlock(&index->lock);
 		pthread_join(index->thread, NULL);
 	}
@@ -271,12 +325,8 @@ int vd_index_wait(struct vd_index *index, const struct vd_interrupt *interrupt)
 		return 0;
 	pthread_mutex_lock(&index->lock);
 	while (!index->has_ended) {
-		struct timespec until;
+		struct timespec until = time_in(WAIT_MILLISECONDS);
 
-		clock_gettime(CLOCK_REALTIME, &until);
-		until.tv_nsec += WAIT_MILLISECONDS * 1000000L;
-		until.tv_sec += until.tv_nsec / 1000000000L;
-		until.tv_nsec %= 1000000000L;
 		pthread_cond_timedwait(&index->ended, &index->lock, &until);
 		if (is_interrupted(interrupt)) {
 			pthread_mutex_unlock(&index->lock);

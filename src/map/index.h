@@ -57,7 +57,10 @@ void vd_index_totals(struct vd_index *index, struct vd_index_totals *totals);
  */
 uint64_t vd_index_blocks(struct vd_index *index, bool *is_exact);
 
-/* Wait until the walk is complete. 0, -EINTR, or the error that ended it (-ENOMEM). */
+/*
+ * Wait until the walk is complete. 0, -EINTR, or the error that ended it. -ENOMEM is not for good: the
+ * walk goes on after a while.
+ */
 int vd_index_wait(struct vd_index *index, const struct vd_interrupt *interrupt);
 
 /*

@@ -21,6 +21,6 @@ image_options=
 qemu-img convert -q -c -O qcow2 base.qcow2 zlib.qcow2
 for name in top zlib; do
 	qemu-img convert -O raw "$name.qcow2" "$name.wanted"
-	python_claims "$vdifs" "$name" "$step" "$("$vdimap" "$name.qcow2")" <"$here/memory.py"
+	python_claims "$vdifs" "$name" "$step" "$("$vdimap" "$name.qcow2")" <"$here/lose_memory.py"
 done
 finish
