@@ -120,6 +120,8 @@ static int allow_partly(scmp_filter_ctx filter)
 		r = allow(filter, "send");
 	if (r == 0)
 		r = allow_equal(filter, "prctl", 0, PR_SET_NAME);
+	if (r == 0)
+		r = allow_equal(filter, "prctl", 0, PR_SET_PDEATHSIG);
 	for (unsigned i = 0; requests[i] && r == 0; i++)
 		r = allow_equal(filter, "ioctl", 1, requests[i]);
 	for (unsigned i = 0; commands[i] && r == 0; i++) {

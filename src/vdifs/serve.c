@@ -20,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <syslog.h>
 #include <unistd.h>
@@ -222,6 +223,7 @@ static int server_run(struct server *server, struct vd_error *err)
 	char device[32];
 	int fd, r;
 
+	prctl(PR_SET_PDEATHSIG, 0); /* a mount outlives its supervisor */
 	tell(server, VDIFS_OPENED);
 	fd = await_mount(server);
 	if (fd < 0)
@@ -252,6 +254,7 @@ static void server_free(struct server *server)
 
 void vdifs_serve_prepare(void)
 {
+	prctl(PR_SET_PDEATHSIG, SIGKILL); /* until there may be a mount */
 	/* Ctrl-C goes to both processes: the supervisor unmounts first. */
 	signal(SIGINT, SIG_IGN);
 	signal(SIGHUP, SIG_IGN);

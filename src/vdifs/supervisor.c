@@ -80,6 +80,10 @@ static void leave_directory(void)
 
 /* --- beginning ------------------------------------------------------------------------------- */
 
+/*
+ * From here on there is something to clean up. Before, a signal ends us as it ends any program, also
+ * while the image is being opened on storage that does not answer, and the server goes with us.
+ */
 static int catch_signals(struct supervisor *supervisor, struct vd_error *err)
 {
 	sigset_t set;
@@ -99,17 +103,13 @@ static int catch_signals(struct supervisor *supervisor, struct vd_error *err)
 static void server_prepare(void *context)
 {
 	struct supervisor *supervisor = context;
-	sigset_t none;
 
 	close(supervisor->socket);
-	close(supervisor->signals);
 	if (supervisor->ready_fd >= 0) {
 		close(supervisor->ready_fd);
 		leave_directory();
 	}
-	sigemptyset(&none);
 	vdifs_serve_prepare();
-	sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
 static int server_main(void *context, struct vd_confined *confined)
@@ -164,11 +164,7 @@ static int begin(struct supervisor *supervisor, struct vd_error *err)
 		if (supervisor->null < 0)
 			r = vd_fail(err, errno, "/dev/null: %s", strerror(errno));
 	}
-	if (r == 0)
-		r = catch_signals(supervisor, err);
-	if (r == 0)
-		r = start_server(supervisor, err);
-	return r;
+	return r < 0 ? r : start_server(supervisor, err);
 }
 
 /* --- what happens ---------------------------------------------------------------------------- */
@@ -212,6 +208,9 @@ static int on_opened(struct supervisor *supervisor, struct vd_error *err)
 	/* After this the mountpoint may hide the paths that led to the files. */
 	vd_broker_free(supervisor->broker);
 	supervisor->broker = NULL;
+	r = catch_signals(supervisor, err);
+	if (r < 0)
+		return r;
 	r = vdifs_place_mount(&supervisor->place, options,
 			      options->fsname ? options->fsname : supervisor->image,
 			      supervisor->socket, err);

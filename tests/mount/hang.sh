@@ -129,6 +129,15 @@ ends() {
 	ends_soon KILL "SIGKILL of a start that waits for storage" "$pid"
 	kill -CONT "$store"
 
+	for signal in TERM INT HUP; do
+		forget store/disk.raw
+		stop_storage
+		begin "$vdifs" --format=qcow2 -f store/disk.raw mnt </dev/null >/dev/null 2>log
+		sleep 0.5
+		ends_soon $signal "SIG$signal to a start that waits for storage" "$pid"
+		kill -CONT "$store"
+	done
+
 	begin "$vdifs" --format=qcow2 -f store/disk.raw mnt </dev/null >/dev/null 2>log
 	wait_for 20 cat mnt/disk.intervals.json
 	forget store/disk.raw
