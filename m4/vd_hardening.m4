@@ -29,7 +29,7 @@ AC_DEFUN([VD_HARDENING], [
     VD_TRY_CFLAG([-fstack-clash-protection])
     VD_TRY_CFLAG([-fcf-protection])
     dnl A sanitizer checks more than fortify does and is confused by it.
-    AS_IF([test "x$enable_sanitizers" != xyes],
+    AS_IF([test "x$enable_sanitizers" = xno],
       [VD_TRY_CFLAG([-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2])])
     VD_TRY_CFLAG([-fPIE])
     VD_TRY_LDFLAG([-pie])

@@ -109,13 +109,14 @@ start() {
 	[ -x "$vdifs" ] && [ -x "$vdimap" ] || { echo "Bail out! vdifs is not built"; exit 99; }
 	python=$("${PYTHON3:-python3}" -c 'import sys; print(sys.executable)' 2>/dev/null) || python=
 	# Asked for by LeakSanitizer and the like: their words would go to the daemon's /dev/null.
-	grep -q __asan_init "$vdifs" && sanitized=yes || sanitized=
+	grep -qE '__(asan|tsan)_init' "$vdifs" && sanitized=yes || sanitized=
 	work=$(realpath "$(mktemp -d "${TMPDIR:-/tmp}/vdifs-mount.XXXXXX")") || exit 99
 	trap clean_up EXIT
 	trap 'exit 1' HUP INT TERM
 	chmod 755 "$work" && mkdir -m 1777 "$work/reports" && cd "$work" || exit 99
 	export VD_TEST=$work PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=$here:$here/../lib
 	export ASAN_OPTIONS=${ASAN_OPTIONS:+$ASAN_OPTIONS:}log_path=$work/reports/report
+	export TSAN_OPTIONS=${TSAN_OPTIONS:+$TSAN_OPTIONS:}log_path=$work/reports/report
 	export UBSAN_OPTIONS=${UBSAN_OPTIONS:+$UBSAN_OPTIONS:}log_path=$work/reports/report
 }
 
