@@ -28,29 +28,22 @@ struct sink {
 	bool full;
 };
 
-/* Does the run, from `skip` bytes on, continue the last one? */
-static bool continues(const struct vd_run *last, const struct vd_run *run, uint64_t skip)
-{
-	if (last->kind != run->kind || run->kind == VD_CODED)
-		return false;
-	return run->kind != VD_RAW ||
-	       (last->from == run->from && last->where + last->length == run->where + skip);
-}
-
 /* Append what is inside [sink->end, end) of the run. */
-static void sink_add(struct sink *sink, const struct vd_image *image, const struct vd_run *run,
-		     uint64_t end)
+static void sink_add(struct sink *sink, const struct vd_image *image, unsigned depth,
+		     const struct vd_run *run, uint64_t end)
 {
 	struct vd_extent *extent = &sink->extents[sink->count];
 	uint64_t skip = sink->end - run->start, length = end - sink->end;
 
-	if (sink->count > 0 && continues(&extent[-1].run, run, skip)) {
+	if (sink->count > 0 && extent[-1].image == image && extent[-1].depth == depth &&
+	    vd_run_continues(&extent[-1].run, run, skip)) {
 		extent[-1].length += length;
 		extent[-1].run.length += length;
 	} else if (sink->count < sink->max) {
 		extent->start = sink->end;
 		extent->length = length;
 		extent->image = image;
+		extent->depth = depth;
 		vd_run_copy(&extent->run, run);
 		if (run->kind != VD_CODED) {
 			extent->run.where += skip;
@@ -65,19 +58,35 @@ static void sink_add(struct sink *sink, const struct vd_image *image, const stru
 	sink->end = end;
 }
 
-/* Nothing holds these bytes: they are zeros. */
-static void sink_add_hole(struct sink *sink, uint64_t end)
+/* Nothing below holds what is absent in the layer: it is zeros. */
+static void sink_add_hole(struct sink *sink, unsigned depth, const struct vd_run *absent,
+			  uint64_t end)
 {
-	struct vd_run hole = { .start = sink->end, .length = end - sink->end, .kind = VD_ZERO };
+	struct vd_run hole;
 
-	sink_add(sink, NULL, &hole, end);
+	vd_run_copy(&hole, absent);
+	hole.kind = VD_ZERO;
+	sink_add(sink, NULL, depth, &hole, end);
 }
 
-/* Fill the sink up to `end` with what the layers from `depth` down hold. */
+static int layers_map(const struct vd_disk *disk, unsigned depth, uint64_t end, struct sink *sink);
+
+/* Fill the sink up to `end`, where the layer has an absent run, with what lies below. */
+static int below_map(const struct vd_disk *disk, unsigned depth, const struct vd_run *absent,
+		     uint64_t end, struct sink *sink)
+{
+	int r = depth + 1 < disk->count ? layers_map(disk, depth + 1, end, sink) : 0;
+
+	if (r == 0 && !sink->full && sink->end < end)
+		sink_add_hole(sink, depth, absent, end);
+	return r;
+}
+
+/* Fill the sink up to `end`, or to that of the layer, with what the layers from `depth` down hold. */
 static int layers_map(const struct vd_disk *disk, unsigned depth, uint64_t end, struct sink *sink)
 {
-	const struct vd_image *image = depth < disk->count ? disk->layers[depth] : NULL;
-	uint64_t limit = image ? vd_min(end, image->size) : 0;
+	const struct vd_image *image = disk->layers[depth];
+	uint64_t limit = vd_min(end, image->size);
 	struct vd_run found[RUNS_PER_CALL];
 	int r = 0;
 
@@ -93,16 +102,14 @@ static int layers_map(const struct vd_disk *disk, unsigned depth, uint64_t end, 
 			if (run_end <= sink->end || run->start > sink->end)
 				continue;
 			if (run->kind == VD_ABSENT)
-				r = layers_map(disk, depth + 1, run_end, sink);
+				r = below_map(disk, depth, run, run_end, sink);
 			else
-				sink_add(sink, image, run, run_end);
+				sink_add(sink, image, depth, run, run_end);
 		}
 		if (r == 0 && !sink->full && sink->end == before)
 			return -EIO; /* a driver that does not cover what it was asked for */
 		sink->full = sink->full || (++sink->calls >= VD_DISK_MAP_CALLS && sink->count > 0);
 	}
-	if (r == 0 && !sink->full && sink->end < end)
-		sink_add_hole(sink, end);
 	return r;
 }
 

@@ -30,6 +30,7 @@ struct vd_disk {
 struct vd_extent {
 	uint64_t start, length; /* virtual bytes */
 	const struct vd_image *image; /* whose run it is; NULL for ZERO that no layer holds */
+	unsigned depth; /* the layer that it is in; NULL image: the last that could hold it */
 	struct vd_run run; /* ZERO, RAW or BAD: clipped like the extent; CODED: the whole unit */
 };
 

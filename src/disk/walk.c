@@ -69,6 +69,7 @@ int vd_walk_next(struct vd_walk *walk, struct vd_piece *piece)
 		raw_piece(walk, extent, piece);
 	else if (extent->run.kind == VD_BAD)
 		walk->bad_bytes += piece->end - piece->start;
+	walk->told = extent;
 	walk->virt = piece->end;
 	if (piece->end == extent->start + extent->length)
 		walk->next++;

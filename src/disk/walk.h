@@ -21,6 +21,7 @@ struct vd_walk {
 	uint64_t bad_bytes; /* told of so far that cannot be read */
 	struct vd_extent extents[VD_WALK_EXTENTS];
 	unsigned next, count; /* extents not told of: [next, count) */
+	const struct vd_extent *told; /* that the last piece is of; until the next call */
 	const struct vd_source *host; /* of the remembered host extent; NULL: none */
 	uint64_t host_start, host_end;
 	bool host_is_hole;

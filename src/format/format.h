@@ -22,7 +22,7 @@
 #include "support/cache.h"
 #include "support/codec.h"
 
-enum vd_kind {
+enum __attribute__((packed)) vd_kind {
 	VD_ABSENT, /* not in this layer: look below; at the bottom it reads as zeros */
 	VD_ZERO, /* explicitly zero here, whatever lies below */
 	VD_RAW, /* the bytes are in `from` at `where`, all of them inside that source */
@@ -34,9 +34,14 @@ enum vd_kind {
 struct vd_run {
 	uint64_t start, length; /* virtual bytes; length > 0 */
 	enum vd_kind kind;
+	bool cut; /* ZERO because the file ends before `where` */
 	uint32_t coded_bytes; /* CODED: bytes of input at `where`, at least 1 */
-	const struct vd_source *from; /* RAW, CODED */
-	uint64_t where; /* RAW, CODED: host byte that start lies at */
+	/*
+	 * RAW, CODED: the host byte that start lies at. ZERO, ABSENT: NULL, or the place that is
+	 * kept for these bytes, which is told, never read, and has not been checked.
+	 */
+	const struct vd_source *from;
+	uint64_t where;
 };
 
 /* Where a driver puts its answer: see vd_runs_add(). */
@@ -55,6 +60,13 @@ struct vd_parent {
 	const char *format; /* as recorded, maybe unknown to us, or NULL; not owned */
 	bool check_uuid; /* the right parent has this uuid */
 	uint8_t uuid[VD_UUID_BYTES];
+};
+
+/* How qemu-img map tells a hole of the file that lies under RAW bytes. */
+enum vd_host_hole {
+	VD_HOLE_IS_DATA, /* it does not look */
+	VD_HOLE_IS_ZERO_DATA, /* as data that is zero */
+	VD_HOLE_IS_HOLE,
 };
 
 struct vd_format;
@@ -123,6 +135,12 @@ struct vd_format {
 	int (*decode)(const struct vd_image *image, const struct vd_run *run, void *unit,
 		      struct vd_scratch *scratch);
 
+	/*
+	 * What qemu-img map makes of holes of the file, for those who print what it prints; NULL:
+	 * VD_HOLE_IS_DATA. May read as much metadata as it likes. Nothing else depends on it.
+	 */
+	enum vd_host_hole (*host_hole)(const struct vd_image *image);
+
 	/* Free state; NULL state is fine. Does not close the sources. */
 	void (*close)(struct vd_image *image);
 };
@@ -136,9 +154,19 @@ static inline void vd_run_copy(struct vd_run *to, const struct vd_run *from)
 	to->start = from->start;
 	to->length = from->length;
 	to->kind = from->kind;
+	to->cut = from->cut;
 	to->coded_bytes = from->coded_bytes;
 	to->from = from->from;
 	to->where = from->where;
+}
+
+/* Does `run`, from `skip` bytes on, go on as `last`, which ends there, does? */
+static inline bool vd_run_continues(const struct vd_run *last, const struct vd_run *run,
+				    uint64_t skip)
+{
+	return last->kind == run->kind && run->kind != VD_CODED && last->from == run->from &&
+	       last->cut == run->cut &&
+	       (!run->from || last->where + last->length == run->where + skip);
 }
 
 /*
@@ -150,9 +178,7 @@ static inline bool vd_runs_add(struct vd_runs *runs, const struct vd_run *run)
 {
 	struct vd_run *last = runs->count ? &runs->runs[runs->count - 1] : NULL;
 
-	if (last && last->kind == run->kind && run->kind != VD_CODED &&
-	    (run->kind != VD_RAW ||
-	     (last->from == run->from && last->where + last->length == run->where))) {
+	if (last && vd_run_continues(last, run, 0)) {
 		last->length += run->length;
 		return true;
 	}

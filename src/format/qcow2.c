@@ -87,6 +87,21 @@ static bool add_plain(enum vd_kind kind, uint64_t virt, uint64_t length, struct 
 	return vd_runs_add(runs, &run);
 }
 
+/* Zero or absent, with a place in the file kept for it. */
+static bool add_kept(enum vd_kind kind, const struct position *at, const struct vd_source *from,
+		     uint64_t skip, uint64_t length, uint64_t host, struct vd_runs *runs)
+{
+	struct vd_run run = {
+		.start = at->virt + skip,
+		.length = length,
+		.kind = kind,
+		.from = from,
+		.where = host + skip,
+	};
+
+	return vd_runs_add(runs, &run);
+}
+
 /* Bytes that are in `from` at `host`; where that file ends early the rest is zeros. */
 static bool add_raw(const struct vd_source *from, uint64_t virt, uint64_t length, uint64_t host,
 		    struct vd_runs *runs)
@@ -102,7 +117,12 @@ static bool add_raw(const struct vd_source *from, uint64_t virt, uint64_t length
 
 	if (here > 0 && !vd_runs_add(runs, &run))
 		return false;
-	return here == length || add_plain(VD_ZERO, virt + here, length - here, runs);
+	run.start += here;
+	run.length = length - here;
+	run.kind = VD_ZERO;
+	run.cut = true;
+	run.where += here;
+	return run.length == 0 || vd_runs_add(runs, &run);
 }
 
 /* "Compressed Clusters Descriptor": offset in the low x bits, then the number of more sectors. */
@@ -154,7 +174,6 @@ static bool subclusters_map(const struct position *at, bool allocated, uint64_t 
 {
 	const struct qcow2 *q = at->image->state;
 	const struct vd_source *from = q->has_data_file ? at->image->data : at->image->source;
-	enum vd_kind absent = q->data_file_raw ? VD_ZERO : VD_ABSENT;
 	uint64_t bytes = q->cluster_bytes / SUBCLUSTERS;
 	uint32_t here = (uint32_t)bitmap, zero = (uint32_t)(bitmap >> 32);
 	const char *fault = here ? host_fault(at, from, host) : NULL;
@@ -167,12 +186,12 @@ static bool subclusters_map(const struct position *at, bool allocated, uint64_t 
 	if (fault)
 		return add_bad(at, "L2", fault, runs);
 	for (unsigned i = 0; i < SUBCLUSTERS; i++) {
-		uint64_t virt = at->virt + i * bytes;
-		bool room = here >> i & 1   ? add_raw(from, virt, bytes, host + i * bytes, runs)
-			    : zero >> i & 1 ? add_plain(VD_ZERO, virt, bytes, runs)
-					    : add_plain(absent, virt, bytes, runs);
+		uint64_t skip = i * bytes, virt = at->virt + skip;
+		enum vd_kind kind = zero >> i & 1 ? VD_ZERO : VD_ABSENT;
 
-		if (!room)
+		if (!(here >> i & 1 ? add_raw(from, virt, bytes, host + skip, runs)
+		      : allocated   ? add_kept(kind, at, from, skip, bytes, host, runs)
+				    : add_plain(kind, virt, bytes, runs)))
 			return false;
 	}
 	return true;
@@ -193,10 +212,10 @@ static bool cluster_map(const struct position *at, const uint8_t *bytes, struct 
 		return subclusters_map(at, allocated, host, get_be64(bytes + 8), runs);
 	if (at->entry & ENTRY_ZERO && q->version < 3)
 		return add_bad(at, "L2", "a zero cluster in an image of version 2", runs);
-	if (at->entry & ENTRY_ZERO)
-		return add_plain(VD_ZERO, at->virt, at->length, runs);
-	if (!allocated)
-		return add_plain(q->data_file_raw ? VD_ZERO : VD_ABSENT, at->virt, at->length,
+	if (at->entry & ENTRY_ZERO && host != 0)
+		return add_kept(VD_ZERO, at, from, 0, at->length, host, runs);
+	if (at->entry & ENTRY_ZERO || !allocated)
+		return add_plain(at->entry & ENTRY_ZERO ? VD_ZERO : VD_ABSENT, at->virt, at->length,
 				 runs);
 	fault = host_fault(at, from, host);
 	if (fault)
@@ -287,7 +306,7 @@ static int qcow2_map(const struct vd_image *image, uint64_t virt, uint64_t want,
 	int r = l1_read(&l1, index, &absent);
 
 	if (r == 0 && absent > 0) {
-		add_plain(q->data_file_raw ? VD_ZERO : VD_ABSENT, l1.virt, absent * span, runs);
+		add_plain(VD_ABSENT, l1.virt, absent * span, runs);
 		return 0;
 	}
 	fault = r < 0 ? "the L1 table cannot be read" : l2_fault(&l1, index);
@@ -328,6 +347,11 @@ static int qcow2_decode(const struct vd_image *image, const struct vd_run *run, 
 	return r;
 }
 
+static enum vd_host_hole qcow2_host_hole(const struct vd_image *image)
+{
+	return qcow2_is_preallocated(image) ? VD_HOLE_IS_ZERO_DATA : VD_HOLE_IS_DATA;
+}
+
 static void qcow2_close(struct vd_image *image)
 {
 	struct qcow2 *q = image->state;
@@ -349,5 +373,6 @@ const struct vd_format vd_format_qcow2 = {
 	.data_name = qcow2_data_name,
 	.map = qcow2_map,
 	.decode = qcow2_decode,
+	.host_hole = qcow2_host_hole,
 	.close = qcow2_close,
 };

@@ -11,7 +11,7 @@
 struct qcow2 {
 	uint32_t version;
 	uint64_t cluster_bytes;
-	uint64_t incompatible, autoclear; /* feature bits */
+	uint64_t incompatible, compatible, autoclear; /* feature bits */
 	bool extended_l2; /* 16-byte L2 entries with subcluster bitmaps */
 	bool has_data_file; /* guest data is in image->data, at its guest offset */
 	bool data_file_raw; /* that file alone is the disk: nothing shows through */
@@ -22,6 +22,13 @@ struct qcow2 {
 	unsigned l2_bits; /* log2 of the entries of an L2 table */
 	unsigned l2_entry_bytes; /* 8 or 16 */
 	unsigned l2_page_bits; /* cache pages for L2 tables */
+	uint64_t refcount_host; /* of the table; not checked, like what follows */
+	uint32_t refcount_clusters, refcount_order;
+	uint32_t snapshot_count;
+	uint64_t snapshot_host; /* of their table, which is whole */
+	uint64_t bitmap_bytes; /* of the bitmaps extension; 0: there is none. Not checked either */
+	uint32_t bitmap_count;
+	uint64_t bitmap_host, bitmap_directory_bytes; /* of their directory */
 	uint8_t *l1_alias; /* a bit per L1 entry: its table belongs to an earlier one; or NULL */
 	char *backing_name, *backing_format, *data_name; /* or NULL */
 };
@@ -39,6 +46,9 @@ static inline uint64_t qcow2_l1_span(const struct qcow2 *q)
 int qcow2_open(struct vd_image *image, const struct vd_image_options *options,
 	       struct vd_error *err);
 
+/* Has the file been given room for much more than it holds, as QEMU judges it? */
+bool qcow2_is_preallocated(const struct vd_image *image);
+
 /* One internal snapshot; the strings are valid during the call only and not escaped. */
 struct qcow2_snapshot {
 	uint64_t l1_host;
@@ -53,7 +63,7 @@ typedef int qcow2_snapshot_fn(const struct qcow2_snapshot *snapshot, void *data)
  * Call fn for each snapshot of the table; stop when it returns non-zero and return that. 0 at
  * the end of the table, or a negative errno when the table is damaged.
  */
-int qcow2_snapshots(const struct vd_image *image, uint32_t count, uint64_t table_host,
-		    qcow2_snapshot_fn *fn, void *data, struct vd_error *err);
+int qcow2_snapshots(const struct vd_image *image, qcow2_snapshot_fn *fn, void *data,
+		    struct vd_error *err);
 
 #endif

@@ -29,11 +29,15 @@ enum {
 	HEADER_CRYPT = 32,
 	HEADER_L1_SIZE = 36,
 	HEADER_L1_OFFSET = 40,
+	HEADER_REFCOUNTS = 48,
+	HEADER_REFCOUNTS_CLUSTERS = 56,
 	HEADER_SNAPSHOTS = 60,
 	HEADER_SNAPSHOTS_OFFSET = 64,
 	HEADER_BYTES_V2 = 72,
 	HEADER_INCOMPATIBLE = 72,
+	HEADER_COMPATIBLE = 80,
 	HEADER_AUTOCLEAR = 88,
+	HEADER_REFCOUNT_ORDER = 96,
 	HEADER_LENGTH = 100,
 	HEADER_COMPRESSION = 104,
 	HEADER_BYTES_V3 = 104,
@@ -54,11 +58,13 @@ enum {
 #define EXTENSION_BACKING_FORMAT 0xe2792acau
 #define EXTENSION_FEATURES 0x6803f857u
 #define EXTENSION_DATA_FILE 0x44415441u
+#define EXTENSION_BITMAPS 0x23852875u
 
 enum {
 	BACKING_NAME_MAX = 1023,
 	FORMAT_NAME_MAX = 15,
 	FEATURE_BYTES = 48,
+	EXTENSION_BITMAPS_BYTES = 24,
 	CLUSTER_BITS_MIN = 9,
 	CLUSTER_BITS_MAX = 21,
 	EXTENDED_L2_CLUSTER_BITS_MIN = 14,
@@ -131,6 +137,11 @@ static int header_check(struct vd_image *image, const struct header *header, str
 		return vd_fail(err, EFBIG,
 			       "%s: QCOW2 size is %" PRIu64 " bytes, more than a file can have",
 			       name, image->size);
+	q->refcount_host = get_be64(bytes + HEADER_REFCOUNTS);
+	q->refcount_clusters = get_be32(bytes + HEADER_REFCOUNTS_CLUSTERS);
+	q->refcount_order = q->version == 3 ? get_be32(bytes + HEADER_REFCOUNT_ORDER) : 4;
+	q->snapshot_count = get_be32(bytes + HEADER_SNAPSHOTS);
+	q->snapshot_host = get_be64(bytes + HEADER_SNAPSHOTS_OFFSET);
 	if (crypt == 1 || crypt == 2)
 		return vd_fail(err, ENOTSUP,
 			       "%s: the image is encrypted with %s (crypt_method %" PRIu32
@@ -142,6 +153,7 @@ static int header_check(struct vd_image *image, const struct header *header, str
 			       crypt);
 	if (q->version == 3) {
 		q->incompatible = get_be64(bytes + HEADER_INCOMPATIBLE);
+		q->compatible = get_be64(bytes + HEADER_COMPATIBLE);
 		q->autoclear = get_be64(bytes + HEADER_AUTOCLEAR);
 	}
 	return 0;
@@ -188,11 +200,24 @@ static int features_refuse(const struct vd_image *image, uint64_t unknown, const
 	return r;
 }
 
+/* Where the bitmaps are; whether that can be true is asked when somebody wants one. */
+static void bitmaps_take(struct qcow2 *q, const uint8_t *data, uint32_t length)
+{
+	q->bitmap_bytes = length;
+	if (length < EXTENSION_BITMAPS_BYTES)
+		return;
+	q->bitmap_count = get_be32(data);
+	q->bitmap_directory_bytes = get_be64(data + 8);
+	q->bitmap_host = get_be64(data + 16);
+}
+
 static int extension_take(struct vd_image *image, uint32_t type, const uint8_t *data,
 			  uint32_t length, struct vd_error *err)
 {
 	struct qcow2 *q = image->state;
 
+	if (type == EXTENSION_BITMAPS)
+		bitmaps_take(q, data, length);
 	if (type == EXTENSION_BACKING_FORMAT && length > FORMAT_NAME_MAX)
 		return vd_fail(err, EINVAL,
 			       "%s: QCOW2 backing format name has %" PRIu32
@@ -454,27 +479,25 @@ static int snapshot_match(const struct qcow2_snapshot *snapshot, void *data)
  * Walk the snapshot table, which proves that it is whole, and switch to the wanted snapshot's L1
  * table. An ID counts before a name, as in QEMU.
  */
-static int snapshot_choose(struct vd_image *image, const struct header *header, const char *wanted,
-			   struct vd_error *err)
+static int snapshot_choose(struct vd_image *image, const char *wanted, struct vd_error *err)
 {
+	const struct qcow2 *q = image->state;
 	struct vd_error seen = { "" };
 	struct snapshot_search search = { .wanted = wanted, .image = image, .seen = &seen };
-	uint32_t count = get_be32(header->bytes + HEADER_SNAPSHOTS);
-	uint64_t table = get_be64(header->bytes + HEADER_SNAPSHOTS_OFFSET);
 	char name[160];
 	int r;
 
-	r = qcow2_snapshots(image, count, table, snapshot_match, &search, err);
+	r = qcow2_snapshots(image, snapshot_match, &search, err);
 	if (r != 0 || !wanted)
 		return r < 0 ? r : 0;
 	search.by_name = true;
-	r = qcow2_snapshots(image, count, table, snapshot_match, &search, err);
+	r = qcow2_snapshots(image, snapshot_match, &search, err);
 	if (r != 0)
 		return r < 0 ? r : 0;
 	vd_escape(name, sizeof(name), wanted, strlen(wanted));
 	return vd_fail(err, ENOENT,
 		       "%s: no snapshot has the ID or name '%s' (--snapshot); the image has%s",
-		       image->source->name, name, count ? seen.text : " none");
+		       image->source->name, name, q->snapshot_count ? seen.text : " none");
 }
 
 int qcow2_open(struct vd_image *image, const struct vd_image_options *options, struct vd_error *err)
@@ -497,7 +520,7 @@ int qcow2_open(struct vd_image *image, const struct vd_image_options *options, s
 		return r;
 	q->l1_host = get_be64(header.bytes + HEADER_L1_OFFSET);
 	q->l1_size = get_be32(header.bytes + HEADER_L1_SIZE);
-	r = snapshot_choose(image, &header, options->snapshot, err);
+	r = snapshot_choose(image, options->snapshot, err);
 	if (r == 0)
 		r = l1_check(image, options->snapshot ? "snapshot " : "", err);
 	return r < 0 ? r : l1_scan(image, err);

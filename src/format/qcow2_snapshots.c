@@ -94,11 +94,12 @@ fail:
 		       strerror(-r));
 }
 
-int qcow2_snapshots(const struct vd_image *image, uint32_t count, uint64_t table_host,
-		    qcow2_snapshot_fn *fn, void *data, struct vd_error *err)
+int qcow2_snapshots(const struct vd_image *image, qcow2_snapshot_fn *fn, void *data,
+		    struct vd_error *err)
 {
 	const struct qcow2 *q = image->state;
-	uint64_t host = table_host;
+	uint64_t table_host = q->snapshot_host, host = table_host;
+	uint32_t count = q->snapshot_count;
 	uint8_t *buffer;
 	int r = 0;
 

@@ -40,6 +40,12 @@ static int raw_map(const struct vd_image *image, uint64_t virt, uint64_t want, s
 	return 0;
 }
 
+static enum vd_host_hole raw_host_hole(const struct vd_image *image)
+{
+	(void)image;
+	return VD_HOLE_IS_HOLE;
+}
+
 static void raw_close(struct vd_image *image)
 {
 	(void)image;
@@ -50,5 +56,6 @@ const struct vd_format vd_format_raw = {
 	.probe = raw_probe,
 	.open = raw_open,
 	.map = raw_map,
+	.host_hole = raw_host_hole,
 	.close = raw_close,
 };

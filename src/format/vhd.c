@@ -10,7 +10,7 @@
  *
  * The block allocation table (BAT) gives the first sector of each block: a sector bitmap, rounded
  * up to whole sectors, then the data. A clear bit (most significant bit first) means zeros in a
- * dynamic image and "see the parent" in a differencing one, which is ABSENT either way.
+ * dynamic image (ZERO, nothing lies below it) and "see the parent" in a differencing one (ABSENT).
  *
  * Threads: everything is set in open() and only read afterwards.
  */
@@ -66,6 +66,7 @@ enum { TYPE_FIXED = 2, TYPE_DYNAMIC = 3, TYPE_DIFFERENCING = 4 };
 
 struct vhd {
 	uint32_t type;
+	enum vd_kind absent; /* what blocks and sectors are that are not here */
 	uint64_t data_end; /* host: guest data ends here, at the footer or the end of file */
 	uint64_t header_host; /* of the dynamic header */
 	uint64_t table_host; /* of the BAT */
@@ -212,6 +213,7 @@ static int footer_check(struct vd_image *image, const uint8_t *footer, struct vd
 			       "%s: VHD disk type is %" PRIu32 "; vdifs reads 2 (fixed), 3 "
 			       "(dynamic) and 4 (differencing)",
 			       name, vhd->type);
+	vhd->absent = vhd->type == TYPE_DIFFERENCING ? VD_ABSENT : VD_ZERO;
 	image->size = get_be64(footer + FOOTER_CURRENT_SIZE);
 	memcpy(image->uuid, footer + FOOTER_UUID, VD_UUID_BYTES);
 	if (image->size > INT64_MAX)
@@ -603,7 +605,7 @@ static int block_map(const struct vd_image *image, uint64_t virt, uint64_t block
 		struct vd_run absent = {
 			.start = block_virt + sector * VD_SECTOR,
 			.length = count * VD_SECTOR,
-			.kind = VD_ABSENT,
+			.kind = vhd->absent,
 		};
 		bool set = bit_is_set(bitmap, sector - first);
 
@@ -657,7 +659,7 @@ static int vhd_map(const struct vd_image *image, uint64_t virt, uint64_t want, s
 		struct vd_run run = {
 			.start = block * vhd->block_bytes,
 			.length = absent * vhd->block_bytes,
-			.kind = VD_ABSENT,
+			.kind = vhd->absent,
 		};
 
 		vd_runs_add(runs, &run);
@@ -665,11 +667,17 @@ static int vhd_map(const struct vd_image *image, uint64_t virt, uint64_t want, s
 	}
 	fault = block_fault(image, block, (uint64_t)entry * VD_SECTOR);
 	r = fault ? 0 : block_map(image, virt, (uint64_t)entry * VD_SECTOR, runs);
-	if (r < 0 && r != -ENOMEM)
-		fault = "its sector bitmap cannot be read";
+	fault = r < 0 && r != -ENOMEM ? "its sector bitmap cannot be read" : fault;
 	if (fault)
 		block_is_bad(image, block, entry, fault, runs);
 	return r == -ENOMEM ? r : 0;
+}
+
+static enum vd_host_hole vhd_host_hole(const struct vd_image *image)
+{
+	const struct vhd *vhd = image->state;
+
+	return vhd->type == TYPE_FIXED ? VD_HOLE_IS_ZERO_DATA : VD_HOLE_IS_DATA;
 }
 
 static void vhd_close(struct vd_image *image)
@@ -687,5 +695,6 @@ const struct vd_format vd_format_vhd = {
 	.open = vhd_open,
 	.parent = vhd_parent,
 	.map = vhd_map,
+	.host_hole = vhd_host_hole,
 	.close = vhd_close,
 };

@@ -102,6 +102,16 @@ size_t vd_json_pair(char *text, const struct vd_pair *pair, bool is_first)
 	return length;
 }
 
+size_t vd_json_number(char *text, uint64_t cluster, bool is_first)
+{
+	size_t length = digits_of(cluster) + !is_first;
+
+	digits_put(text + length, cluster);
+	if (!is_first)
+		*text = ',';
+	return length;
+}
+
 size_t vd_json_tail(char *text, bool is_exact)
 {
 	return (size_t)snprintf(text, VD_JSON_PIECE_MAX, "%s",

@@ -41,6 +41,7 @@ bool vd_pairs_end(struct vd_pairs *pairs, struct vd_pair *done);
  */
 size_t vd_json_head(char *text, uint64_t virtual_size, unsigned cluster_bits);
 size_t vd_json_pair(char *text, const struct vd_pair *pair, bool is_first);
+size_t vd_json_number(char *text, uint64_t cluster, bool is_first); /* instead of a pair */
 size_t vd_json_tail(char *text, bool is_exact);
 
 /* The length of vd_json_pair()'s text, without making it. */

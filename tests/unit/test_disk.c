@@ -37,7 +37,8 @@ static struct vd_scratch *scratch_new(void)
 }
 
 /* The kind of an extent must be that of its bytes. */
-static void check_extent(const struct vd_extent *extent, const struct fake_truth *truth)
+static void check_extent(const struct vd_disk *disk, const struct vd_extent *extent,
+			 const struct fake_truth *truth)
 {
 	const struct vd_run *run = &extent->run;
 
@@ -70,13 +71,16 @@ static void check_extent(const struct vd_extent *extent, const struct fake_truth
 	else
 		assert_true(run->start == extent->start && run->length == extent->length);
 	assert_true(extent->image || run->kind == VD_ZERO);
+	assert_true(!extent->image || extent->image == disk->layers[extent->depth]);
 }
 
-static bool could_be_one(const struct vd_run *a, const struct vd_run *b)
+static bool could_be_one(const struct vd_extent *a, const struct vd_extent *b)
 {
-	if (a->kind != b->kind || a->kind == VD_CODED)
+	if (a->run.kind != b->run.kind || a->run.kind == VD_CODED || a->depth != b->depth ||
+	    a->image != b->image)
 		return false;
-	return a->kind != VD_RAW || (a->from == b->from && a->where + a->length == b->where);
+	return a->run.kind != VD_RAW ||
+	       (a->run.from == b->run.from && a->run.where + a->run.length == b->run.where);
 }
 
 /* What the drivers have been asked so far. */
@@ -103,8 +107,8 @@ static void check_map(const struct vd_disk *disk, const struct fake_truth *truth
 	assert_true(count >= 1 && (unsigned)count <= max);
 	for (int i = 0; i < count; i++) {
 		assert_true(extents[i].start == at && extents[i].length > 0);
-		check_extent(&extents[i], truth);
-		assert_false(i > 0 && could_be_one(&extents[i - 1].run, &extents[i].run));
+		check_extent(disk, &extents[i], truth);
+		assert_false(i > 0 && could_be_one(&extents[i - 1], &extents[i]));
 		at += extents[i].length;
 	}
 	assert_true(at <= virt + want);
@@ -272,6 +276,7 @@ static void what_no_layer_holds_is_zero(void **state)
 	assert_int_equal(vd_disk_map(disk, 10, 990, &extent, 1), 1);
 	assert_int_equal(extent.run.kind, VD_ZERO);
 	assert_null(extent.image);
+	assert_int_equal(extent.depth, 1);
 	assert_true(extent.start == 10 && extent.length == 990);
 	vd_disk_close(disk);
 }

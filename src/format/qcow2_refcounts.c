@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * QCOW2: counting the clusters that have a reference count, as far as it takes to see that the
+ * file has room for much less, since its metadata was made in advance ("preallocation=metadata").
+ * QEMU looks for holes of the file only then, and who prints what it prints must know. Nothing
+ * else of vdifs looks at reference counts. Threads: pure but for the metadata cache.
+ */
+#include "config.h"
+
+#include "base/bytes.h"
+#include "format/qcow2.h"
+
+enum { PAGE_BITS = 16 };
+
+#define TABLE_BYTES_MAX (UINT64_C(8) << 20)
+#define TABLE_OFFSET_MASK UINT64_C(0xfffffffffffffe00)
+
+/* The number of entries that are not 0, of 2^order bits each. */
+static uint64_t entries_count(const uint8_t *bytes, uint64_t count, unsigned order)
+{
+	unsigned bits = 1u << order, width = bits / 8;
+	uint64_t used = 0;
+
+	for (uint64_t i = 0; i < count; i++) {
+		uint8_t any = 0;
+
+		if (bits < 8)
+			any = (uint8_t)(bytes[i * bits / 8] >> i * bits % 8 & ((1u << bits) - 1));
+		for (unsigned byte = 0; byte < width; byte++)
+			any |= bytes[i * width + byte];
+		used += any != 0;
+	}
+	return used;
+}
+
+/* Count what the block at `host` has in its first `count` entries, page by page. 0 on an error. */
+static uint64_t block_count(const struct vd_image *image, uint64_t host, uint64_t count)
+{
+	const struct qcow2 *q = image->state;
+	uint64_t used = 0;
+
+	while (count > 0) {
+		const struct vd_page *page;
+		uint64_t bytes, here;
+
+		if (vd_cache_get(image->cache, image->source, PAGE_BITS, host, &page) < 0)
+			return used;
+		bytes = page->host + page->bytes - host;
+		here = vd_min(count, bytes * 8 >> q->refcount_order);
+		used += entries_count(page->data + (host - page->host), here, q->refcount_order);
+		vd_cache_put(image->cache, page);
+		host += bytes;
+		count -= here;
+	}
+	return used;
+}
+
+/* The offset of a block of reference counts, or 0. */
+static uint64_t table_entry(const struct vd_image *image, uint64_t host)
+{
+	const struct qcow2 *q = image->state;
+	const struct vd_page *page;
+	uint64_t entry;
+
+	if (!vd_inside(host, 8, image->source->size) ||
+	    vd_cache_get(image->cache, image->source, PAGE_BITS, host, &page) < 0)
+		return 0;
+	entry = get_be64(page->data + (host - page->host)) & TABLE_OFFSET_MASK;
+	vd_cache_put(image->cache, page);
+	return entry % q->cluster_bytes == 0 &&
+			       vd_inside(entry, q->cluster_bytes, image->source->size)
+		       ? entry
+		       : 0;
+}
+
+bool qcow2_is_preallocated(const struct vd_image *image)
+{
+	const struct qcow2 *q = image->state;
+	uint64_t clusters = vd_div_up(image->source->size, q->cluster_bytes);
+	uint64_t real = (uint64_t)image->source->st.st_blocks * VD_SECTOR / q->cluster_bytes;
+	uint64_t enough = vd_max(real + real / 9, real + 2);
+	uint64_t per_block = q->cluster_bytes * 8 >> q->refcount_order;
+	uint64_t table_bytes = (uint64_t)q->refcount_clusters * q->cluster_bytes;
+	uint64_t used = 0, blocks = 0;
+
+	if (q->refcount_order > 6 || table_bytes > TABLE_BYTES_MAX ||
+	    q->refcount_host % q->cluster_bytes != 0)
+		return false;
+	/* No more blocks than the file has room for: hostile ones are all the same. */
+	for (uint64_t i = 0; i < table_bytes / 8 && i * per_block < clusters && used < enough;
+	     i++) {
+		uint64_t host = table_entry(image, q->refcount_host + i * 8);
+
+		if (host != 0 && ++blocks <= clusters)
+			used += block_count(image, host,
+					    vd_min(per_block, clusters - i * per_block));
+	}
+	return used >= enough;
+}

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The questions that can be asked of a disk: see feed.h. */
+#include "config.h"
+
+#include <errno.h>
+
+#include "base/bytes.h"
+#include "vdimap/feed.h"
+
+/* Pieces between two looks at the clock, where a piece takes no time. */
+#define PIECES_PER_LOOK 64
+
+static int data_next(struct feed *feed, struct vd_piece *piece)
+{
+	int r = vd_scan_next(feed->scan, piece);
+
+	feed->bad_bytes = vd_scan_bad_bytes(feed->scan);
+	return r;
+}
+
+static const struct feed_ops data_ops = { data_next, "data", "hole" };
+
+static int diff_next(struct feed *feed, struct vd_piece *piece)
+{
+	int r = vd_diff_next(feed->diff, piece);
+
+	feed->bad_bytes = vd_diff_bad_bytes(feed->diff);
+	return r;
+}
+
+static const struct feed_ops diff_ops = { diff_next, "changed", "same" };
+
+int feed_open(struct feed *feed, const struct options *options, const struct vd_disk *disk,
+	      const struct vd_disk *old_disk, struct vd_error *err)
+{
+	int r;
+
+	*feed = (struct feed){ .disk = disk, .cluster_bits = disk->cluster_bits };
+	if (old_disk) {
+		feed->ops = &diff_ops;
+		r = vd_diff_new(old_disk, disk, options->compare, &feed->diff);
+	} else {
+		feed->ops = &data_ops;
+		r = vd_scan_new(disk, vd_scan_threads(), &feed->scan);
+	}
+	if (r < 0)
+		return vd_fail(err, -r, "out of memory");
+	if (options->cluster_bits && options->cluster_bits < feed->cluster_bits)
+		return vd_fail(
+			err, EINVAL,
+			"--cluster-bits=%u is finer than the map, which counts in 2^%u bytes",
+			options->cluster_bits, feed->cluster_bits);
+	if (options->cluster_bits)
+		feed->cluster_bits = options->cluster_bits;
+	feed->pairs.cluster_bits = feed->cluster_bits;
+	progress_begin(&feed->progress, options->terminal.bar, disk->size);
+	return 0;
+}
+
+int feed_piece(struct feed *feed, struct vd_piece *piece)
+{
+	int r = feed->ops->next(feed, piece);
+
+	if (r > 0 && (feed->diff || ++feed->pieces % PIECES_PER_LOOK == 0))
+		progress_draw(&feed->progress, piece->end);
+	return r;
+}
+
+int feed_range(struct feed *feed, struct vd_pair *pair)
+{
+	struct vd_piece piece;
+	uint64_t start, end;
+	int r;
+
+	while ((r = feed_piece(feed, &piece)) > 0) {
+		if (piece.is_data && vd_pairs_add(&feed->pairs, piece.start, piece.end, pair))
+			break;
+	}
+	if (r < 0 || (r == 0 && !vd_pairs_end(&feed->pairs, pair)))
+		return r;
+	start = pair->first << feed->cluster_bits;
+	end = vd_min(feed->disk->size - start, (pair->last - pair->first + 1)
+						       << feed->cluster_bits);
+	feed->ranges++;
+	feed->yes_bytes += end;
+	return 1;
+}
+
+void feed_close(struct feed *feed)
+{
+	progress_end(&feed->progress);
+	vd_scan_free(feed->scan);
+	vd_diff_free(feed->diff);
+}

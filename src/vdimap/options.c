@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Parsing the command line: the table of vdimap's own options beside that of the chain's. */
+#include "config.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <langinfo.h>
+#include <locale.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "vdimap/options.h"
+
+enum { CLUSTER_BITS_MAX = 62, COLUMNS_MIN = 20, COLUMNS_MAX = 500 };
+
+/* What getopt_long() returns for an option of the table: its place, above all characters. */
+enum { CODE_OWN = 256, CODE_CHAIN = 512 };
+
+enum own {
+	OPTION_FORM,
+	OPTION_JSON,
+	OPTION_CLUSTER_BITS,
+	OPTION_DIFF,
+	OPTION_COMPARE,
+	OPTION_OLD_FORMAT,
+	OPTION_OLD_SNAPSHOT,
+	OPTION_BITMAP,
+	OPTION_SANDBOX,
+	OPTION_SELFTEST,
+	OPTION_VERBOSE,
+	OPTION_HELP,
+	OPTION_VERSION,
+};
+
+static const struct row {
+	const char *name;
+	enum own option;
+	enum form form;
+	const char *value;
+	const char *help; /* NULL: not in --help */
+} rows[] = {
+	{ "clusters", OPTION_FORM, FORM_CLUSTERS, NULL, "list each cluster, not ranges" },
+	{ "qemu", OPTION_FORM, FORM_QEMU, NULL, "print what qemu-img map prints as JSON" },
+	{ "text", OPTION_FORM, FORM_TEXT, NULL, "print a table" },
+	{ "info", OPTION_FORM, FORM_INFO, NULL, "tell about the image, its chain and its map" },
+	{ "chart", OPTION_FORM, FORM_CHART, NULL, "draw the disk in the terminal" },
+	{ "svg", OPTION_FORM, FORM_SVG, NULL, "draw it as an SVG picture" },
+	{ "json", OPTION_JSON, 0, NULL, "with --info: as JSON, as qemu-img info prints it" },
+	{ "cluster-bits", OPTION_CLUSTER_BITS, 0, "N", "count in clusters of 2^N bytes" },
+	{ "diff", OPTION_DIFF, 0, "OLD", "list what may differ from the disk of OLD" },
+	{ "compare", OPTION_COMPARE, 0, NULL, "with --diff: read it, list what does differ" },
+	{ "old-format", OPTION_OLD_FORMAT, 0, "FORMAT", "OLD is vhd, qcow2 or raw; do not look" },
+	{ "old-snapshot", OPTION_OLD_SNAPSHOT, 0, "NAME|ID", "this internal snapshot of OLD" },
+	{ "bitmap", OPTION_BITMAP, 0, "NAME", "list what is set in this dirty bitmap" },
+	{ "sandbox", OPTION_SANDBOX, 0, "MODE", "auto (default), strict or off" },
+	{ "sandbox-selftest", OPTION_SELFTEST, 0, NULL, NULL }, /* as in vdifs */
+	{ "verbose", OPTION_VERBOSE, 0, NULL, "say on standard error what is done (-v)" },
+	{ "help", OPTION_HELP, 0, NULL, "print this and exit (-h)" },
+	{ "version", OPTION_VERSION, 0, NULL, "print the version and exit (-V)" },
+};
+
+#define ROWS (sizeof(rows) / sizeof(rows[0]))
+
+static void print_row(const char *name, const char *value, const char *help)
+{
+	int used = (int)(strlen(name) + (value ? strlen(value) + 1 : 0));
+
+	printf("  --%s%s%s%*s %s\n", name, value ? "=" : "", value ? value : "",
+	       used < 24 ? 24 - used : 0, "", help);
+}
+
+static void print_help(void)
+{
+	printf("Usage: vdimap [options] IMAGE\n"
+	       "       vdimap [options] --diff=OLD NEW\n"
+	       "Print the map of the data in a VHD or QCOW2 image as JSON.\n\n");
+	for (size_t i = 0; i < ROWS; i++) {
+		if (rows[i].help)
+			print_row(rows[i].name, rows[i].value, rows[i].help);
+	}
+	printf("\nHow the image is opened:\n");
+	for (const struct vd_chain_option *o = vd_chain_option_table; o->name; o++)
+		print_row(o->name, o->value, o->help);
+}
+
+static int take_form(struct options *options, const struct row *row, struct vd_error *err)
+{
+	if (options->form != FORM_JSON && options->form != row->form)
+		return vd_fail(
+			err, EINVAL,
+			"--%s: --clusters, --qemu, --text, --info, --chart and --svg exclude "
+			"each other",
+			row->name);
+	options->form = row->form;
+	return 0;
+}
+
+static int take_cluster_bits(struct options *options, const char *value, struct vd_error *err)
+{
+	char *end;
+	unsigned long bits = strtoul(value, &end, 10);
+
+	if (*value < '0' || *value > '9' || *end || bits < 1 || bits > CLUSTER_BITS_MAX)
+		return vd_fail(err, EINVAL, "--cluster-bits=%s: it must be a number from 1 to %d",
+			       value, CLUSTER_BITS_MAX);
+	options->cluster_bits = (unsigned)bits;
+	return 0;
+}
+
+static int take_bitmap(struct options *options, const char *value, struct vd_error *err)
+{
+	if (*value == '\0')
+		return vd_fail(err, EINVAL, "--bitmap needs the name of a bitmap");
+	options->bitmap = value;
+	return 0;
+}
+
+/* Options of the old image are those of the chain under another name. */
+static int take_old(struct options *options, const char *name, const char *value,
+		    struct vd_error *err)
+{
+	int r = vd_chain_option_set(&options->old_chain, name, value, err);
+	struct vd_error said = *err;
+
+	return r < 0 ? vd_fail(err, -r, "of the old image: %s", said.text) : 0;
+}
+
+static int take(struct options *options, const struct row *row, const char *value,
+		struct vd_error *err)
+{
+	switch (row->option) {
+	case OPTION_FORM:
+		return take_form(options, row, err);
+	case OPTION_JSON:
+		options->json = true;
+		return 0;
+	case OPTION_CLUSTER_BITS:
+		return take_cluster_bits(options, value, err);
+	case OPTION_DIFF:
+		options->images[1] = value;
+		return 0;
+	case OPTION_COMPARE:
+		options->compare = true;
+		return 0;
+	case OPTION_OLD_FORMAT:
+		return take_old(options, "format", value, err);
+	case OPTION_OLD_SNAPSHOT:
+		return take_old(options, "snapshot", value, err);
+	case OPTION_BITMAP:
+		return take_bitmap(options, value, err);
+	case OPTION_SANDBOX:
+		return vd_sandbox_mode_parse(value, &options->sandbox, err);
+	case OPTION_SELFTEST:
+		options->selftest = true;
+		return 0;
+	case OPTION_VERBOSE:
+		options->verbose = true;
+		return 0;
+	case OPTION_HELP:
+		print_help();
+		return 1;
+	case OPTION_VERSION:
+		printf("vdimap %s\n", PACKAGE_VERSION);
+		return 1;
+	}
+	return -EINVAL;
+}
+
+/* What only makes sense with something else, or not with it. */
+static int check(const struct options *options, struct vd_error *err)
+{
+	const struct vd_chain_options *old = &options->old_chain;
+	bool plain = options->form == FORM_QEMU || options->form == FORM_INFO;
+
+	if (!options->images[1] && (options->compare || old->format || old->snapshot))
+		return vd_fail(err, EINVAL,
+			       "--compare, --old-format and --old-snapshot need --diff=OLD");
+	if (options->json && options->form != FORM_INFO)
+		return vd_fail(err, EINVAL, "--json goes with --info; the map is JSON anyway");
+	if (options->bitmap && options->images[1])
+		return vd_fail(err, EINVAL, "--bitmap and --diff exclude each other");
+	if (plain && (options->bitmap || options->images[1] || options->cluster_bits))
+		return vd_fail(err, EINVAL,
+			       "--qemu and --info tell about the whole image: leave --diff, "
+			       "--bitmap and --cluster-bits out");
+	if (options->bitmap && options->chain.snapshot)
+		return vd_fail(err, EINVAL,
+			       "a bitmap is of the current disk: leave --snapshot out");
+	return 0;
+}
+
+static void terminal_ask(struct terminal *terminal)
+{
+	const char *columns = getenv("COLUMNS"), *term = getenv("TERM");
+	struct winsize size;
+
+	terminal->in = isatty(STDOUT_FILENO);
+	terminal->bar = isatty(STDERR_FILENO) && !terminal->in;
+	terminal->colour = terminal->in && !getenv("NO_COLOR") && term && strcmp(term, "dumb") != 0;
+	setlocale(LC_CTYPE, "");
+	terminal->utf8 = strcmp(nl_langinfo(CODESET), "UTF-8") == 0;
+	setlocale(LC_CTYPE, "C");
+	terminal->columns = 80;
+	terminal->rows = 24;
+	if (terminal->in && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) {
+		terminal->columns = size.ws_col;
+		terminal->rows = size.ws_row;
+	} else if (columns && atoi(columns) > 0) {
+		terminal->columns = (unsigned)atoi(columns);
+	}
+	if (terminal->columns < COLUMNS_MIN)
+		terminal->columns = COLUMNS_MIN;
+	if (terminal->columns > COLUMNS_MAX)
+		terminal->columns = COLUMNS_MAX;
+}
+
+/* Both tables as getopt_long() wants them. */
+static void longs_fill(struct option *longs)
+{
+	size_t count = 0;
+
+	for (size_t i = 0; i < ROWS; i++)
+		longs[count++] = (struct option){
+			rows[i].name,
+			rows[i].value ? required_argument : no_argument,
+			NULL,
+			CODE_OWN + (int)i,
+		};
+	for (const struct vd_chain_option *o = vd_chain_option_table; o->name; o++)
+		longs[count++] = (struct option){
+			o->name,
+			o->value ? required_argument : no_argument,
+			NULL,
+			CODE_CHAIN,
+		};
+	longs[count] = (struct option){ 0 };
+}
+
+/* The row of an option that getopt_long() found, or NULL. */
+static const struct row *row_find(int c)
+{
+	static const struct {
+		char letter;
+		const char *name;
+	} letters[] = { { 'h', "help" }, { 'V', "version" }, { 'v', "verbose" } };
+
+	if (c >= CODE_OWN && c < CODE_CHAIN)
+		return &rows[c - CODE_OWN];
+	for (size_t i = 0; i < 3; i++) {
+		for (size_t row = 0; c == letters[i].letter && row < ROWS; row++) {
+			if (strcmp(rows[row].name, letters[i].name) == 0)
+				return &rows[row];
+		}
+	}
+	return NULL;
+}
+
+int options_parse(int argc, char **argv, struct options *options, struct vd_error *err)
+{
+	enum { MAX = 40 };
+	struct option longs[MAX];
+	int c, index = 0, r = 0;
+
+	longs_fill(longs);
+	opterr = 0;
+	while (r == 0 && (c = getopt_long(argc, argv, "UhVv", longs, &index)) != -1) {
+		const struct row *row = row_find(c);
+
+		if (row)
+			r = take(options, row, optarg, err);
+		else if (c == CODE_CHAIN)
+			r = vd_chain_option_set(&options->chain, longs[index].name, optarg, err);
+		else if (c == 'U')
+			options->chain.force_share = true;
+		else
+			r = vd_fail(err, EINVAL,
+				    "unknown option or missing value: %s; see vdimap --help",
+				    argv[optind - 1]);
+	}
+	if (r != 0)
+		return r < 0 ? r : 0;
+	if (options->selftest)
+		return 1;
+	if (argc - optind != 1)
+		return vd_fail(err, EINVAL, "give one image; see vdimap --help");
+	options->images[0] = argv[optind];
+	options->image_count = options->images[1] ? 2 : 1;
+	options->old_chain.backing = options->chain.backing;
+	options->old_chain.force_share = options->chain.force_share;
+	r = check(options, err);
+	terminal_ask(&options->terminal);
+	return r < 0 ? r : 1;
+}

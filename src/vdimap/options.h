@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The command line of vdimap, and what is asked of the terminal. All of it happens before an image
+ * is opened: in the sandbox neither the environment nor a terminal is there to be asked.
+ */
+#ifndef VD_VDIMAP_OPTIONS_H
+#define VD_VDIMAP_OPTIONS_H
+
+#include "disk/chain.h"
+#include "sandbox/sandbox.h"
+
+/* What is printed. */
+enum form { FORM_JSON, FORM_CLUSTERS, FORM_QEMU, FORM_TEXT, FORM_INFO, FORM_CHART, FORM_SVG };
+
+struct terminal {
+	bool in; /* stdout is one */
+	bool bar; /* stderr is one, and nothing else is printed on it */
+	bool colour, utf8;
+	unsigned columns, rows;
+};
+
+/* Strings are those of argv. */
+struct options {
+	const char *images[2]; /* the image, and with --diff the old one */
+	unsigned image_count;
+	struct vd_chain_options chain, old_chain;
+	enum vd_sandbox_mode sandbox;
+	bool selftest;
+	enum form form;
+	bool json; /* with FORM_INFO */
+	bool compare, verbose;
+	const char *bitmap;
+	unsigned cluster_bits; /* 0: the disk's */
+	struct terminal terminal;
+};
+
+/* 1: go on; 0: done, successfully (--help); -EINVAL with a message. */
+int options_parse(int argc, char **argv, struct options *options, struct vd_error *err);
+
+#endif

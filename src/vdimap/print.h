@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The forms in which vdimap prints. All write to stdout while they go, so that memory does not
+ * grow with the map; whether that worked the caller asks ferror(). 0 or -errno.
+ */
+#ifndef VD_VDIMAP_PRINT_H
+#define VD_VDIMAP_PRINT_H
+
+#include "vdimap/feed.h"
+
+/* {"virtual_size":...,"data_clusters":[[0,2],[13,15]]}, or [0,1,2,13,14,15] instead of the pairs. */
+int print_json(struct feed *feed);
+int print_clusters(struct feed *feed);
+
+/* A table of ranges, with a sum below it. */
+int print_text(struct feed *feed);
+
+/* Blocks in the terminal, and a picture: see chart.c. */
+int print_chart(struct feed *feed, const struct terminal *terminal);
+int print_svg(struct feed *feed);
+
+/* The entries of qemu-img map --output=json. *bad_bytes: of the disk, that cannot be read. */
+int print_qemu(const struct vd_disk *disk, struct progress *progress, uint64_t *bad_bytes);
+
+/* "64 KiB", "1.5 GiB": like people say it. Returns text. */
+#define SIZE_TEXT 24
+char *size_text(char text[SIZE_TEXT], uint64_t bytes);
+
+#endif
