@@ -79,6 +79,7 @@ struct vd_image {
 	struct vd_cache *cache; /* shared by all layers; not owned */
 	uint64_t size; /* virtual bytes */
 	unsigned cluster_bits; /* log2 of the cluster or block size */
+	bool has_no_clusters; /* cluster_bits was chosen by us */
 	const char *compression; /* of compressed clusters: "zlib", "zstd"; NULL: none possible */
 	uint8_t uuid[VD_UUID_BYTES]; /* all zero when the format has none */
 	void *state;
@@ -90,6 +91,44 @@ struct vd_image {
 struct vd_image_options {
 	const char *snapshot; /* NAME or ID of an internal snapshot, or NULL: the active disk */
 };
+
+/*
+ * What an image has besides the disk. Strings are valid during the call only, and not escaped. A
+ * function that gets them returns 0 to go on; anything else ends the walk and is its result.
+ */
+struct vd_fact {
+	const char *name; /* as in qemu-img info */
+	enum { VD_FACT_BOOL, VD_FACT_NUMBER, VD_FACT_TEXT } kind;
+	uint64_t number;
+	const char *text;
+	bool left_out; /* of no interest in this image: not told of */
+};
+
+struct vd_snapshot {
+	uint64_t l1_host;
+	uint32_t l1_size;
+	uint64_t disk_bytes; /* the current size where the snapshot does not say */
+	uint64_t vm_state_bytes, vm_clock_ns, icount;
+	uint32_t date_sec, date_ns;
+	bool has_icount;
+	const char *id, *name;
+};
+
+struct vd_bitmap {
+	const char *name;
+	unsigned granularity_bits; /* a bit stands for 2^granularity_bits bytes */
+	bool in_use; /* what is stored is not valid */
+	bool is_auto; /* it goes on being written */
+	const char *fault; /* why it cannot be used, or NULL */
+	uint64_t table_host;
+	uint32_t table_size;
+};
+
+enum vd_bits { VD_BITS_CLEAR, VD_BITS_SET, VD_BITS_BAD };
+
+typedef int vd_fact_fn(const struct vd_fact *fact, void *data);
+typedef int vd_snapshot_fn(const struct vd_snapshot *snapshot, void *data);
+typedef int vd_bitmap_fn(const struct vd_bitmap *bitmap, void *data);
 
 struct vd_format {
 	const char *name;
@@ -140,6 +179,24 @@ struct vd_format {
 	 * VD_HOLE_IS_DATA. May read as much metadata as it likes. Nothing else depends on it.
 	 */
 	enum vd_host_hole (*host_hole)(const struct vd_image *image);
+
+	/*
+	 * Tell of facts, internal snapshots and dirty bitmaps. NULL: the format has no such thing.
+	 * 0, what fn returned, or -errno, the last two with a message when the table is damaged.
+	 */
+	int (*facts)(const struct vd_image *image, vd_fact_fn *fn, void *data);
+	int (*snapshots)(const struct vd_image *image, vd_snapshot_fn *fn, void *data,
+			 struct vd_error *err);
+	int (*bitmaps)(const struct vd_image *image, vd_bitmap_fn *fn, void *data,
+		       struct vd_error *err);
+
+	/*
+	 * Whether a bitmap without fault that is not in use is set at virt, and up to where that
+	 * holds at least: *end > virt. What cannot be read is VD_BITS_BAD, logged once; only
+	 * -ENOMEM is returned. The strings of the bitmap are not looked at.
+	 */
+	int (*bitmap_map)(const struct vd_image *image, const struct vd_bitmap *bitmap,
+			  uint64_t virt, enum vd_bits *bits, uint64_t *end);
 
 	/* Free state; NULL state is fine. Does not close the sources. */
 	void (*close)(struct vd_image *image);

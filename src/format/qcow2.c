@@ -374,5 +374,9 @@ const struct vd_format vd_format_qcow2 = {
 	.map = qcow2_map,
 	.decode = qcow2_decode,
 	.host_hole = qcow2_host_hole,
+	.facts = qcow2_facts,
+	.snapshots = qcow2_snapshots,
+	.bitmaps = qcow2_bitmaps,
+	.bitmap_map = qcow2_bitmap_map,
 	.close = qcow2_close,
 };

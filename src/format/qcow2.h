@@ -49,21 +49,12 @@ int qcow2_open(struct vd_image *image, const struct vd_image_options *options,
 /* Has the file been given room for much more than it holds, as QEMU judges it? */
 bool qcow2_is_preallocated(const struct vd_image *image);
 
-/* One internal snapshot; the strings are valid during the call only and not escaped. */
-struct qcow2_snapshot {
-	uint64_t l1_host;
-	uint32_t l1_size;
-	uint64_t disk_bytes; /* the current size where the snapshot does not say */
-	const char *id, *name;
-};
-
-typedef int qcow2_snapshot_fn(const struct qcow2_snapshot *snapshot, void *data);
-
-/*
- * Call fn for each snapshot of the table; stop when it returns non-zero and return that. 0 at
- * the end of the table, or a negative errno when the table is damaged.
- */
-int qcow2_snapshots(const struct vd_image *image, qcow2_snapshot_fn *fn, void *data,
+/* The members of vd_format that have files of their own. */
+int qcow2_facts(const struct vd_image *image, vd_fact_fn *fn, void *data);
+int qcow2_snapshots(const struct vd_image *image, vd_snapshot_fn *fn, void *data,
 		    struct vd_error *err);
+int qcow2_bitmaps(const struct vd_image *image, vd_bitmap_fn *fn, void *data, struct vd_error *err);
+int qcow2_bitmap_map(const struct vd_image *image, const struct vd_bitmap *bitmap, uint64_t virt,
+		     enum vd_bits *bits, uint64_t *end);
 
 #endif

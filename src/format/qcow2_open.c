@@ -453,7 +453,7 @@ struct snapshot_search {
 	struct vd_error *seen; /* collects the names that do not match */
 };
 
-static int snapshot_match(const struct qcow2_snapshot *snapshot, void *data)
+static int snapshot_match(const struct vd_snapshot *snapshot, void *data)
 {
 	struct snapshot_search *search = data;
 	struct qcow2 *q = search->image->state;

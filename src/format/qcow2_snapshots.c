@@ -19,9 +19,15 @@ enum {
 	ENTRY_L1_SIZE = 8,
 	ENTRY_ID_BYTES = 12,
 	ENTRY_NAME_BYTES = 14,
+	ENTRY_DATE_SEC = 16,
+	ENTRY_DATE_NS = 20,
+	ENTRY_VM_CLOCK = 24,
+	ENTRY_VM_STATE_BYTES = 32,
 	ENTRY_EXTRA_BYTES = 36,
 	ENTRY_BYTES = 40,
+	EXTRA_VM_STATE_BYTES = 0,
 	EXTRA_DISK_SIZE = 8,
+	EXTRA_ICOUNT = 16,
 	EXTRA_BYTES_MAX = 1024,
 	SNAPSHOTS_MAX = 65536,
 };
@@ -33,12 +39,12 @@ enum {
 
 /* Read entry `index` at *host, call fn, and move *host to the next. buffer: VARIABLE_BYTES_MAX. */
 static int entry_visit(const struct vd_image *image, uint32_t index, uint64_t *host,
-		       uint8_t *buffer, qcow2_snapshot_fn *fn, void *data, struct vd_error *err)
+		       uint8_t *buffer, vd_snapshot_fn *fn, void *data, struct vd_error *err)
 {
 	const struct vd_source *source = image->source;
 	uint8_t entry[ENTRY_BYTES];
 	uint32_t id_bytes, name_bytes, extra_bytes, variable;
-	struct qcow2_snapshot snapshot;
+	struct vd_snapshot snapshot;
 	char *id, *name;
 	int r;
 
@@ -73,15 +79,24 @@ static int entry_visit(const struct vd_image *image, uint32_t index, uint64_t *h
 	memmove(name, id + id_bytes, name_bytes);
 	name[name_bytes] = '\0';
 	id[id_bytes] = '\0';
-	snapshot = (struct qcow2_snapshot){
+	snapshot = (struct vd_snapshot){
 		.l1_host = get_be64(entry + ENTRY_L1_OFFSET),
 		.l1_size = get_be32(entry + ENTRY_L1_SIZE),
 		.disk_bytes = extra_bytes >= EXTRA_DISK_SIZE + 8
 				      ? get_be64(buffer + EXTRA_DISK_SIZE)
 				      : image->size,
+		.vm_state_bytes = extra_bytes >= EXTRA_VM_STATE_BYTES + 8
+					  ? get_be64(buffer + EXTRA_VM_STATE_BYTES)
+					  : get_be32(entry + ENTRY_VM_STATE_BYTES),
+		.vm_clock_ns = get_be64(entry + ENTRY_VM_CLOCK),
+		.icount = extra_bytes >= EXTRA_ICOUNT + 8 ? get_be64(buffer + EXTRA_ICOUNT)
+							  : UINT64_MAX,
+		.date_sec = get_be32(entry + ENTRY_DATE_SEC),
+		.date_ns = get_be32(entry + ENTRY_DATE_NS),
 		.id = id,
 		.name = name,
 	};
+	snapshot.has_icount = snapshot.icount != UINT64_MAX;
 	*host += vd_div_up(ENTRY_BYTES + variable, 8) * 8;
 	if (snapshot.disk_bytes > INT64_MAX)
 		return vd_fail(err, EFBIG,
@@ -94,7 +109,7 @@ fail:
 		       strerror(-r));
 }
 
-int qcow2_snapshots(const struct vd_image *image, qcow2_snapshot_fn *fn, void *data,
+int qcow2_snapshots(const struct vd_image *image, vd_snapshot_fn *fn, void *data,
 		    struct vd_error *err)
 {
 	const struct qcow2 *q = image->state;

@@ -27,6 +27,7 @@ static int raw_open(struct vd_image *image, const struct vd_image_options *optio
 			       image->source->name);
 	image->size = image->source->size;
 	image->cluster_bits = RAW_CLUSTER_BITS;
+	image->has_no_clusters = true;
 	return 0;
 }
 

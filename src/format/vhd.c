@@ -55,9 +55,7 @@ enum {
 enum { TYPE_FIXED = 2, TYPE_DYNAMIC = 3, TYPE_DIFFERENCING = 4 };
 
 #define BAT_ABSENT UINT32_MAX
-#define BAT_PAGE_BITS 16
-#define BITMAP_PAGE_BITS_MAX 12
-#define FIXED_CLUSTER_BITS 16
+enum { BAT_PAGE_BITS = 16, BITMAP_PAGE_BITS_MAX = 12, FIXED_CLUSTER_BITS = 16 };
 /* 2040 GiB, the format's limit for images with a BAT; it also bounds the work of a hostile one. */
 #define DYNAMIC_SIZE_MAX ((uint64_t)0xff000000 * VD_SECTOR)
 /* Blocks of larger disks (2 TiB in blocks below 512 KiB) are not searched for overlaps. */
@@ -459,6 +457,7 @@ static int vhd_open(struct vd_image *image, const struct vd_image_options *optio
 		return r;
 	if (vhd->type == TYPE_FIXED) {
 		image->cluster_bits = FIXED_CLUSTER_BITS;
+		image->has_no_clusters = true;
 		return 0;
 	}
 	r = header_read(image, get_be64(footer + FOOTER_DATA_OFFSET), err);

@@ -3,6 +3,8 @@
 #include "config.h"
 
 #include <errno.h>
+#include <inttypes.h>
+#include <string.h>
 
 #include "base/bytes.h"
 #include "vdimap/feed.h"
@@ -30,13 +32,92 @@ static int diff_next(struct feed *feed, struct vd_piece *piece)
 
 static const struct feed_ops diff_ops = { diff_next, "changed", "same" };
 
+static int bitmap_next(struct feed *feed, struct vd_piece *piece)
+{
+	const struct vd_image *top = feed->disk->layers[0];
+	enum vd_bits bits;
+	int r;
+
+	if (feed->bitmap_virt == feed->disk->size)
+		return 0;
+	piece->start = feed->bitmap_virt;
+	r = top->format->bitmap_map(top, &feed->bitmap, piece->start, &bits, &piece->end);
+	if (r < 0)
+		return r;
+	piece->is_data = bits != VD_BITS_CLEAR;
+	if (bits == VD_BITS_BAD)
+		feed->bad_bytes += piece->end - piece->start;
+	feed->bitmap_virt = piece->end;
+	return 1;
+}
+
+static const struct feed_ops bitmap_ops = { bitmap_next, "dirty", "clean" };
+
+/* The bitmap that is looked for, and what there is instead. */
+struct bitmap_search {
+	const char *wanted;
+	struct vd_bitmap *found;
+	struct vd_error seen;
+};
+
+static int bitmap_match(const struct vd_bitmap *bitmap, void *data)
+{
+	struct bitmap_search *search = data;
+	char name[256];
+
+	if (strcmp(bitmap->name, search->wanted) == 0) {
+		*search->found = *bitmap;
+		search->found->name = NULL; /* it ends with this call */
+		return 1;
+	}
+	vd_error_add(&search->seen, " %s",
+		     vd_escape(name, sizeof(name), bitmap->name, strlen(bitmap->name)));
+	return 0;
+}
+
+static int bitmap_find(struct feed *feed, const char *wanted, struct vd_error *err)
+{
+	const struct vd_image *top = feed->disk->layers[0];
+	struct bitmap_search search = { .wanted = wanted, .found = &feed->bitmap };
+	char name[256];
+	int r;
+
+	vd_escape(name, sizeof(name), wanted, strlen(wanted));
+	if (!top->format->bitmaps)
+		return vd_fail(err, EINVAL, "%s: a %s image has no dirty bitmaps",
+			       top->source->name, top->format->name);
+	r = top->format->bitmaps(top, bitmap_match, &search, err);
+	if (r < 0)
+		return r;
+	if (r == 0)
+		return vd_fail(err, ENOENT, "%s: no bitmap is called '%s' (--bitmap); it has%s",
+			       top->source->name, name,
+			       *search.seen.text ? search.seen.text : " none");
+	if (feed->bitmap.fault)
+		return vd_fail(err, EINVAL, "%s: the bitmap '%s' cannot be used: %s",
+			       top->source->name, name, feed->bitmap.fault);
+	if (feed->bitmap.in_use)
+		return vd_fail(err, EBUSY,
+			       "%s: the bitmap '%s' is in use: what is stored of it is not valid, "
+			       "because a program holds it or has ended without storing it; stop "
+			       "the virtual machine, or make a full backup",
+			       top->source->name, name);
+	feed->cluster_bits = feed->bitmap.granularity_bits;
+	return 0;
+}
+
 int feed_open(struct feed *feed, const struct options *options, const struct vd_disk *disk,
 	      const struct vd_disk *old_disk, struct vd_error *err)
 {
 	int r;
 
 	*feed = (struct feed){ .disk = disk, .cluster_bits = disk->cluster_bits };
-	if (old_disk) {
+	if (options->bitmap) {
+		feed->ops = &bitmap_ops;
+		r = bitmap_find(feed, options->bitmap, err);
+		if (r < 0)
+			return r;
+	} else if (old_disk) {
 		feed->ops = &diff_ops;
 		r = vd_diff_new(old_disk, disk, options->compare, &feed->diff);
 	} else {

@@ -31,6 +31,8 @@ struct feed {
 	uint64_t bad_bytes; /* that cannot be read; counted as yes */
 	struct vd_scan *scan;
 	struct vd_diff *diff;
+	struct vd_bitmap bitmap;
+	uint64_t bitmap_virt; /* the next byte to ask the bitmap about */
 };
 
 /* Answer what the options ask. The disks must outlive the feed. 0 or -errno with a message. */

@@ -12,8 +12,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <syslog.h>
+#include <time.h>
 
+#include "base/log.h"
 #include "sandbox/confined.h"
+#include "vdimap/info.h"
 #include "vdimap/print.h"
 
 #define BUFFER_BYTES (64 << 10)
@@ -22,6 +26,35 @@ static int fail(const struct vd_error *err)
 {
 	fprintf(stderr, "vdimap: %s\n", err->text);
 	return EXIT_FAILURE;
+}
+
+/* With -v: what was opened, and what came of it. */
+static void tell_chain(const struct vd_disk *disk)
+{
+	for (unsigned depth = 0; depth < disk->count; depth++) {
+		const struct vd_image *image = disk->layers[depth];
+
+		vd_log(LOG_INFO, "layer %u: %s: %s, %" PRIu64 " bytes, clusters of 2^%u%s%s", depth,
+		       image->source->name, image->format->name, image->size, image->cluster_bits,
+		       image->data ? ", data in " : "", image->data ? image->data->name : "");
+	}
+}
+
+static void tell_feed(const struct feed *feed)
+{
+	if (feed->ranges > 0)
+		vd_log(LOG_INFO, "%s: %" PRIu64 " bytes in %" PRIu64 " ranges", feed->ops->yes,
+		       feed->yes_bytes, feed->ranges);
+	if (feed->diff)
+		vd_log(LOG_INFO, "compared: %" PRIu64 " bytes", vd_diff_compared_bytes(feed->diff));
+}
+
+static double seconds_now(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
 /* Print what a feed answers, in the form that was asked for. */
@@ -41,6 +74,23 @@ static int print_feed(struct feed *feed, const struct options *options)
 	}
 }
 
+static int print_info(const struct options *options, const struct vd_disk *disk,
+		      uint64_t *bad_bytes, struct vd_error *err)
+{
+	struct progress progress;
+	struct info info;
+	int r;
+
+	progress_begin(&progress, options->terminal.bar, disk->size);
+	r = info_gather(&info, disk, options->images[0], &progress, err);
+	progress_end(&progress);
+	if (r == 0)
+		r = options->json ? info_print_json(&info) : info_print_text(&info);
+	*bad_bytes = info.bad_bytes;
+	info_clear(&info);
+	return r;
+}
+
 static int print(const struct options *options, const struct vd_disk *disk,
 		 const struct vd_disk *old_disk, uint64_t *bad_bytes, struct vd_error *err)
 {
@@ -48,7 +98,9 @@ static int print(const struct options *options, const struct vd_disk *disk,
 	struct progress progress;
 	int r;
 
-	if (options->form == FORM_QEMU) {
+	if (options->form == FORM_INFO) {
+		r = print_info(options, disk, bad_bytes, err);
+	} else if (options->form == FORM_QEMU) {
 		progress_begin(&progress, options->terminal.bar, disk->size);
 		r = print_qemu(disk, &progress, bad_bytes);
 		progress_end(&progress);
@@ -56,6 +108,8 @@ static int print(const struct options *options, const struct vd_disk *disk,
 		r = feed_open(&feed, options, disk, old_disk, err);
 		if (r == 0)
 			r = print_feed(&feed, options);
+		if (r == 0 && options->verbose)
+			tell_feed(&feed);
 		*bad_bytes = feed.bad_bytes;
 		feed_close(&feed);
 	}
@@ -83,10 +137,16 @@ static int run(const struct options *options, struct vd_confined *confined, stru
 {
 	static char buffer[BUFFER_BYTES];
 	struct vd_disk *disks[2] = { NULL, NULL };
+	double begin = seconds_now();
 	uint64_t bad_bytes = 0;
 	int r = open_disks(options, &confined->opener, disks, err);
 
 	vd_confined_opened(confined);
+	if (r == 0 && options->verbose) {
+		tell_chain(disks[0]);
+		if (disks[1])
+			tell_chain(disks[1]);
+	}
 	setvbuf(stdout, buffer, _IOFBF, sizeof(buffer));
 	if (r == 0)
 		r = print(options, disks[0], disks[1], &bad_bytes, err);
@@ -95,7 +155,12 @@ static int run(const struct options *options, struct vd_confined *confined, stru
 			    "%s: %" PRIu64
 			    " bytes of the disk cannot be read; they are listed as %s",
 			    disks[0]->layers[0]->source->name, bad_bytes,
-			    disks[1] ? "changed" : "data");
+			    options->bitmap ? "dirty"
+			    : disks[1]      ? "changed"
+					    : "data");
+	if (options->verbose)
+		vd_log(LOG_INFO, "sandbox: %s; %.3f seconds", confined->layers_text,
+		       seconds_now() - begin);
 	vd_disk_close(disks[0]);
 	vd_disk_close(disks[1]);
 	return r;
