@@ -18,14 +18,14 @@ enum { PAGE_BITS = 16 };
 /* The number of entries that are not 0, of 2^order bits each. */
 static uint64_t entries_count(const uint8_t *bytes, uint64_t count, unsigned order)
 {
-	unsigned bits = 1u << order, width = bits / 8;
+	unsigned bits = 1u << order, width = bits / 8, mask = (1u << (bits & 7)) - 1;
 	uint64_t used = 0;
 
 	for (uint64_t i = 0; i < count; i++) {
 		uint8_t any = 0;
 
 		if (bits < 8)
-			any = (uint8_t)(bytes[i * bits / 8] >> i * bits % 8 & ((1u << bits) - 1));
+			any = (uint8_t)((unsigned)bytes[i * bits / 8] >> i * bits % 8 & mask);
 		for (unsigned byte = 0; byte < width; byte++)
 			any |= bytes[i * width + byte];
 		used += any != 0;

@@ -1,0 +1,585 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What vdimap prints besides the map: other forms of it, dirty bitmaps, and facts about the image.
+
+    tests/vdimap.py [--builddir DIR] [WORD...]         only the claims that have one of the words
+
+The map itself is held to two readers by oracle.py, which compares --qemu as well; what has changed, by changes.py.
+"""
+import argparse
+import contextlib
+import json
+import os
+import pty
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree
+
+HERE = os.path.dirname(os.path.realpath(__file__))
+sys.path[:0] = [os.path.join(HERE, 'lib'), os.path.join(HERE, 'mount')]
+
+import fragmented                                                              # noqa: E402
+import oracle                                                                  # noqa: E402
+from oracle import Failure, Programs, run                                      # noqa: E402
+from qcow2_writer import Qcow2                                                 # noqa: E402
+from tap import Tap                                                            # noqa: E402
+from vhd_writer import Vhd                                                     # noqa: E402
+
+MIB = 1 << 20
+TIME_LIMIT = 120
+MEMORY_LIMIT = 96 * MIB                  # of which 32 MiB are the cache of metadata
+EXTENSION_BITMAPS = struct.pack('>I', 0x23852875)
+
+
+def tool(*command, folder=None):
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          timeout=TIME_LIMIT, check=False, cwd=folder)
+    if done.returncode:
+        raise Failure('%s: %s' % (' '.join(command), done.stderr.decode(errors='replace')))
+    return done.stdout.decode()
+
+
+def same(what, got, want):
+    if got != want:
+        raise Failure('%s: got %r, expected %r' % (what, str(got)[:1500], str(want)[:1500]))
+
+
+class Bench:
+    """A folder and the program."""
+
+    def __init__(self, program, folder):
+        self.program, self.folder = program, folder
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    def run(self, *words):
+        """Standard output of a run that must succeed without a word."""
+        status, text, log = run(self.program, *words, limit=TIME_LIMIT)
+        if status or log:
+            raise Failure('vdimap %s: exit status %d: %s' % (' '.join(words), status, log))
+        return text
+
+    def fails(self, pattern, *words, out=''):
+        """Exit status 1, one line that says what is wrong, and nothing on standard output."""
+        status, text, log = run(self.program, *words, limit=TIME_LIMIT)
+        if status != 1 or not re.search(pattern, log) or (out is not None and (text != out or log.count('\n') != 1)):
+            raise Failure('vdimap %s: exit status %d, printed %r, said %r; expected /%s/' % (
+                ' '.join(words), status, text[:300], log[:500], pattern))
+        return text
+
+    def create(self, name, size, *options):
+        path = self.path(name)
+        tool('qemu-img', 'create', '-q', '-f', 'qcow2', *options, path, str(size), folder=self.folder)
+        return path
+
+    def write(self, path, *commands):
+        tool('qemu-io', *[word for command in commands for word in ('-c', command)], path, folder=self.folder)
+
+
+def small(bench):
+    """One image with a bit of all: data, a zero cluster, compressed data, holes, a partial last cluster."""
+    image = Qcow2(bench.path('small.qcow2'), 20 * 65536 + 512, cluster_bits=16)
+    for cluster, kind, data in ((0, 'data', 0x41), (1, 'zero_alloc', 0x42), (2, 'zero', None), (3, 'compressed', b'C' * 999),
+                                (7, 'data', 0x44), (8, 'data', 0x45), (20, 'data', 0x46)):
+        image.set(cluster, kind, data)
+    image.write()
+    return image.path
+
+
+# Forms of the map
+
+def legacy_list(bench):
+    """The text of `vhd-tool read_headers`, which the pairs have replaced."""
+    image = Vhd(bench.path('legacy.vhd'), 33562624)
+    for block in (0, 1, 2, 13, 14, 15):
+        image.set_block(block, 0x41)
+    image.write()
+    same('--clusters', bench.run('--clusters', image.path),
+         '{"virtual_size":33562624,"cluster_bits":21,"data_clusters":[0,1,2,13,14,15]}')
+    same('--clusters of nothing', bench.run('--clusters', bench.create('none.qcow2', MIB)),
+         '{"virtual_size":1048576,"cluster_bits":16,"data_clusters":[]}')
+
+
+def coarser(bench):
+    image = small(bench)
+    clusters = [0, 3, 7, 8, 20]
+    for bits in (16, 17, 18, 19, 20, 21, 40, 62):
+        want = sorted({c >> (bits - 16) for c in clusters})
+        got = json.loads(bench.run('--clusters', '--cluster-bits=%d' % bits, image))
+        same('%d bits' % bits, got, {'virtual_size': 20 * 65536 + 512, 'cluster_bits': bits, 'data_clusters': want})
+    same('the pairs', bench.run('--cluster-bits=17', image),
+         '{"virtual_size":1311232,"cluster_bits":17,"data_clusters":[[0,1],[3,4],[10,10]]}')
+    bench.fails('finer', '--cluster-bits=15', image)
+    for wrong in ('0', '63', '-1', '16x', '', '99999999999999999999'):
+        bench.fails('from 1 to 62', '--cluster-bits=' + wrong, image)
+
+
+def table(bench):
+    lines = bench.run('--text', small(bench)).splitlines()
+    rows = [line.split() for line in lines[1:-1]]
+    same('rows', [(int(r[0]), int(r[1]), r[-1]) for r in rows],
+         [(0, 65536, 'data'), (65536, 196608, 'hole'), (196608, 262144, 'data'), (262144, 458752, 'hole'),
+          (458752, 589824, 'data'), (589824, 1310720, 'hole'), (1310720, 1311232, 'data')])
+    same('lengths', [' '.join(r[2:-1]) for r in rows], ['64 KiB', '128 KiB', '64 KiB', '192 KiB', '128 KiB', '704 KiB', '512 B'])
+    same('the sum', lines[-1], 'data: 256.5 KiB of 1.3 MiB (20.0 %) in 4 ranges')
+    lines = bench.run('--text', bench.create('empty.qcow2', 0)).splitlines()
+    same('no disk', lines[1:], ['data: 0 B of 0 B (0.0 %) in 0 ranges'])
+
+
+def qemu_same(bench, path, *options):
+    ours = bench.run('--qemu', path, *options)
+    theirs = tool('qemu-img', 'map', '--output=json', path, folder=bench.folder)
+    same('--qemu ' + os.path.basename(path), ours, theirs)
+
+
+def qemu_text(bench):
+    """Not only equal when parsed: the same text."""
+    qemu_same(bench, small(bench))
+    base = bench.create('base.qcow2', 3 * MIB)
+    bench.write(base, 'write -P 1 0 64k', 'write -z 128k 64k', 'write -P 3 192k 64k', 'write -z 192k 64k', 'write -c 320k 64k')
+    middle = bench.create('middle.qcow2', 2 * MIB, '-b', base, '-F', 'qcow2', '-o', 'cluster_size=4k')
+    bench.write(middle, 'write 700k 5k', 'write -z 0 8k')
+    top = bench.create('top.qcow2', 4 * MIB, '-b', middle, '-F', 'qcow2', '-o', 'extended_l2=on')
+    bench.write(top, 'write 512k 4k', 'write -z 520k 2k')
+    for path in (base, middle, top):
+        qemu_same(bench, path)
+    qemu_same(bench, bench.create('empty.qcow2', 0))
+    qemu_same(bench, bench.create('hole.qcow2', 1 << 40))
+
+
+def qemu_holes_of_files(bench):
+    """QEMU looks for holes of the file where the metadata was made in advance, in fixed VHDs and in raw files."""
+    for number, options in enumerate(('preallocation=metadata', 'preallocation=metadata,extended_l2=on',
+                                      'preallocation=metadata,refcount_bits=1', 'preallocation=metadata,refcount_bits=64',
+                                      'preallocation=metadata,cluster_size=2M', 'preallocation=metadata,cluster_size=512',
+                                      'preallocation=falloc', 'preallocation=full')):
+        path = bench.create('made%d.qcow2' % number, 9 * MIB, '-o', options)
+        qemu_same(bench, path)
+        bench.write(path, 'write 1M 100k', 'write 5M 1M')
+        qemu_same(bench, path)
+    raw = bench.path('base.raw')
+    with open(raw, 'wb') as out:
+        out.truncate(8 * MIB)
+        out.seek(MIB)
+        out.write(b'R' * 70000)
+    qemu_same(bench, bench.create('over.qcow2', 8 * MIB, '-b', raw, '-F', 'raw'))
+
+
+def qemu_cut(bench):
+    """The file ends within its last cluster: data to QEMU, zeros to us, no entry of its own in this form."""
+    path = bench.create('cut.qcow2', MIB)
+    bench.write(path, 'write 0 64k', 'write 64k 64k')
+    os.truncate(path, os.path.getsize(path) - 5 * 4096)
+    qemu_same(bench, path)
+
+
+def chart(bench):
+    """A character a cell: columns and rows from the window, shades from what the cells hold."""
+    path = bench.create('chart.qcow2', 64 * MIB)
+    bench.write(path, 'write 0 32M', 'write 48M 64k')
+    environment = dict(os.environ, COLUMNS='75', LC_ALL='C')
+    done = subprocess.run([bench.program, '--chart', path], env=environment, stdout=subprocess.PIPE, timeout=TIME_LIMIT,
+                          stderr=subprocess.PIPE, check=True)
+    lines = done.stdout.decode('ascii').splitlines()
+    cells = ''.join(line[11:] for line in lines[:-2])
+    same('cells', (len(lines), len(cells), cells[:512], cells[512:].strip('.')), (18, 1024, '#' * 512, '#'))
+    same('the line with data', cells.rindex('#'), 768)
+    same('the sum', lines[-1].strip(), 'data: 32.1 MiB of 64 MiB (50.1 %) in 2 ranges, 64 KiB a block')
+    utf8 = subprocess.run([bench.program, '--chart', path], env=dict(environment, LC_ALL='C.UTF-8'), stdout=subprocess.PIPE,
+                          timeout=TIME_LIMIT, check=True).stdout.decode()
+    same('blocks', (utf8.count('\u2588'), '#' in utf8, '\033' in utf8), (514, False, False))
+    bench.run('--chart', bench.create('empty.qcow2', 0))
+
+
+def terminal(program, *words, columns=60):
+    """What a program writes to a terminal of some width; stdout and stderr are the same one."""
+    parent, child = pty.openpty()
+    import fcntl
+    import termios
+    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack('HHHH', 10, columns, 0, 0))
+    process = subprocess.Popen([program, *words], stdin=subprocess.DEVNULL, stdout=child, stderr=child,
+                               env=dict(os.environ, TERM='xterm', LC_ALL='C.UTF-8'))
+    os.close(child)
+    text = b''
+    with contextlib.suppress(OSError):
+        while True:
+            part = os.read(parent, 65536)
+            if not part:
+                break
+            text += part
+    os.close(parent)
+    if process.wait(TIME_LIMIT):
+        raise Failure('%s: exit status %d: %r' % (words, process.returncode, text[:500]))
+    return text.decode()
+
+
+def chart_in_terminal(bench):
+    path = bench.create('chart.qcow2', 64 * MIB)
+    bench.write(path, 'write 0 8M')
+    text = terminal(bench.program, '--chart', path)
+    rows = [re.sub('\033\\[[0-9;]*m', '', line) for line in text.replace('\r', '').splitlines()]
+    same('rows and columns', (len(rows), {len(row) for row in rows[:5]}), (8, {60}))
+    if '\033[33m' not in text or not text.replace('\r', '').endswith('block\n'):
+        raise Failure('no colours: %r' % text[:300])
+    same('a newline on a terminal', terminal(bench.program, path).count('\n'), 1)
+
+
+def picture(bench):
+    """SVG that a parser accepts; its squares are as many as the disk has cells; names cannot break it."""
+    path = bench.path('a<b&c>.qcow2')
+    shutil.copyfile(small(bench), path)
+    svg = xml.etree.ElementTree.fromstring(bench.run('--svg', path))
+    space = '{http://www.w3.org/2000/svg}'
+    if not svg.findtext(space + 'title').endswith('a<b&c>.qcow2'):
+        raise Failure('the title is %r' % svg.findtext(space + 'title'))
+    cells = [r for r in svg.iter(space + 'rect') if r.get('height') == '9']
+    same('squares', sum(int(r.get('width')) for r in cells) // 10, -(-(20 * 65536 + 512) // 512))
+    same('full squares', sum(int(r.get('width')) for r in cells if r.get('fill') == '#12406f') // 10, 4 * 128 + 1)
+    same('the legend', [t.text for t in svg.iter(space + 'text')][2:], ['none', 'to 33 %', 'to 67 %', 'below 100 %', 'all'])
+
+
+def constant_memory(bench):
+    """Ten million intervals in every form, within the same memory."""
+    if sanitized(bench.program):
+        return 'sanitizers keep memory of their own'
+    path = bench.path('many.qcow2')
+    layout = fragmented.Layout(2500 * 8192 * 65536, 16, 2500, 2)
+    fragmented.write(path, layout, False)
+    for form, ending, count in (('--json-form', b']}', 2500 * 4096), ('--clusters', b']}', 2500 * 4096), ('--text', b'ranges\n', None),
+                                ('--qemu', b'}]\n', None), ('--info', b'\n', None), ('--svg', b'</svg>\n', None),
+                                ('--diff=' + bench.create('none.qcow2', MIB), b']}', 2500 * 4096)):
+        words = [] if form == '--json-form' else [form]
+        out = bench.path('out')
+        with open(out, 'wb') as file:
+            process = subprocess.Popen([bench.program, *words, path], stdin=subprocess.DEVNULL, stdout=file)
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = status
+        with open(out, 'rb') as file:
+            file.seek(-len(ending), os.SEEK_END)
+            end = file.read()
+            file.seek(0)
+            commas = sum(part.count(b',') for part in iter(lambda f=file: f.read(MIB), b'')) if count else None
+        if status or end != ending or usage.ru_maxrss * 1024 > MEMORY_LIMIT:
+            raise Failure('%s: status %d, ends in %r, %d KiB of memory' % (form, status, end, usage.ru_maxrss))
+        if count and commas != (2 + count - 1 if form == '--clusters' else 2 + 2 * count - 1):
+            raise Failure('%s: %d commas' % (form, commas))
+        os.unlink(out)
+    return None
+
+
+def progress(bench):
+    """Over a second of work with a terminal for messages alone draws a bar and takes it away."""
+    path = bench.path('many.qcow2')
+    fragmented.write(path, fragmented.Layout(1500 * 8192 * 65536, 16, 1500, 2), False)
+    parent, child = pty.openpty()
+    process = subprocess.Popen([bench.program, '--qemu', path], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=child)
+    os.close(child)
+    text = b''
+    with contextlib.suppress(OSError):
+        while True:
+            part = os.read(parent, 65536)
+            if not part:
+                break
+            text += part
+    os.close(parent)
+    same('the exit status', process.wait(TIME_LIMIT), 0)
+    if not re.search(rb'vdimap: \[#*  *\]  *\d+ %', text) or not text.endswith(b'\r\033[K'):
+        raise Failure('the terminal got %r' % text[-300:])
+
+
+def sanitized(program):
+    with open(program, 'rb') as file:
+        return b'libasan' in file.read() or b'libtsan' in subprocess.run(['ldd', program], stdout=subprocess.PIPE, check=False).stdout
+
+
+def verbose(bench):
+    image = small(bench)
+    status, text, log = run(bench.program, '-v', image)
+    if status or text != bench.run(image) or 'layer 0: ' not in log or ' ranges' not in log or ' seconds' not in log:
+        raise Failure('exit status %d, %r, %r' % (status, text, log))
+
+
+def command_line(bench):
+    image = small(bench)
+    for words, pattern in ((('--clusters', '--qemu'), 'exclude each other'), (('--json',), 'goes with --info'),
+                           (('--compare',), 'need --diff'), (('--old-format=raw',), 'need --diff'),
+                           (('--old-snapshot=x',), 'need --diff'), (('--diff=' + image, '--bitmap=x'), 'exclude each other'),
+                           (('--qemu', '--cluster-bits=20'), 'whole image'), (('--info', '--bitmap=x'), 'whole image'),
+                           (('--bitmap=x', '--snapshot=1'), 'current disk'), (('--bitmap=',), 'needs the name'),
+                           (('--diff=' + image, '--old-format=vmdk'), 'old image.*formats are'), (('--nonsense',), 'nonsense'),
+                           (('--diff=' + bench.path('gone'),), 'gone.*No such file'), ((image,), 'give one image')):
+        bench.fails(pattern, *words, image)
+
+
+def broken_output(bench):
+    with open('/dev/full', 'wb') as full:
+        for form in ('--clusters', '--qemu', '--text', '--info', '--chart', '--svg'):
+            done = subprocess.run([bench.program, form, small(bench)], stdout=full, stderr=subprocess.PIPE, timeout=60, check=False)
+            if done.returncode != 1 or b'cannot write the map: No space left' not in done.stderr:
+                raise Failure('%s: exit status %d, %r' % (form, done.returncode, done.stderr))
+
+
+def damaged(bench):
+    """Every form prints what it can, says how much cannot be read, and exits 1."""
+    image = Qcow2(bench.path('bad.qcow2'), MIB, cluster_bits=16)
+    image.set(1, 'data', 0x41)
+    image.set(5, 'data', 0x42)
+    image.write()
+    with open(image.path, 'r+b') as out:
+        out.seek(image.where('l2e[5]'))
+        out.write(struct.pack('>Q', 1 << 50))
+    for form in ('--clusters', '--qemu', '--text', '--info', '--chart', '--svg', '--diff=' + image.path):
+        text = bench.fails('65536 bytes of the disk cannot be read', form, image.path, out=None)
+        if not text:
+            raise Failure('%s prints nothing' % form)
+    text = bench.fails('65536 bytes', '--clusters', image.path, out=None)
+    same('the bad cluster is listed', json.loads(text)['data_clusters'], [1, 5])
+
+
+# Dirty bitmaps
+
+def bitmap_image(bench, name, granularity=65536, size=64 * MIB, cluster=65536, bitmap='b'):
+    path = bench.create(name, size, '-o', 'cluster_size=%d' % cluster)
+    tool('qemu-img', 'bitmap', '--add', '-g', str(granularity), path, bitmap)
+    return path
+
+
+def bitmaps(bench):
+    """What QEMU has written is dirty, rounded outward to the granularity."""
+    for number, (granularity, cluster) in enumerate(((65536, 65536), (512, 65536), (4096, 512), (1 << 20, 4096), (1 << 31, 65536),
+                                                     (16384, 1 << 21))):
+        path = bitmap_image(bench, 'bm%d.qcow2' % number, granularity, 40 * MIB + 1024, cluster)
+        writes = ((0, 512), (700 * 1024, 3000 * 512), (30 * MIB, 65536), (40 * MIB, 1024))
+        bench.write(path, *['write %d %d' % pair for pair in writes])
+        want = sorted({c for at, length in writes for c in range(at // granularity, (at + length - 1) // granularity + 1)})
+        got = json.loads(bench.run('--bitmap=b', '--clusters', path))
+        same('granularity %d' % granularity, got, {'virtual_size': 40 * MIB + 1024, 'cluster_bits': granularity.bit_length() - 1,
+                                                   'data_clusters': want})
+        pairs = json.loads(bench.run('--bitmap=b', path))['data_clusters']
+        same('pairs', [c for a, b in pairs for c in range(a, b + 1)], want)
+    path = bitmap_image(bench, 'clean.qcow2')
+    same('a clean one', bench.run('--bitmap=b', path), '{"virtual_size":67108864,"cluster_bits":16,"data_clusters":[]}')
+    lines = bench.run('--bitmap=b', '--text', path).splitlines()
+    same('its table', lines[-1], 'dirty: 0 B of 64 MiB (0.0 %) in 0 ranges')
+    bench.fails("no bitmap is called 'c'.* b$", '--bitmap=c', path)
+    bench.fails('finer', '--bitmap=b', '--cluster-bits=15', path)
+    bench.fails('has none', '--bitmap=b', bench.create('without.qcow2', MIB))
+    image = Vhd(bench.path('x.vhd'), MIB)
+    image.write()
+    bench.fails('no dirty bitmaps', '--bitmap=b', image.path)
+
+
+class Places:
+    """Where the structures of an image's first bitmap lie."""
+
+    def __init__(self, path):
+        self.path = path
+        with open(path, 'rb') as file:
+            self.bytes = file.read()
+        self.extension = self.bytes.index(EXTENSION_BITMAPS, 104) + 8
+        self.directory = struct.unpack_from('>Q', self.bytes, self.extension + 16)[0]
+        self.table = struct.unpack_from('>Q', self.bytes, self.directory)[0]
+
+    def broken(self, bench, name, *pokes):
+        """A copy with some bytes changed: (place, bytes)."""
+        out = bytearray(self.bytes)
+        for at, data in pokes:
+            out[at:at + len(data)] = data
+        path = bench.path(name)
+        with open(path, 'wb') as file:
+            file.write(out)
+        return path
+
+
+def bitmaps_refused(bench):
+    """One wrong number at a time.  The disk itself is read all the same."""
+    path = bitmap_image(bench, 'good.qcow2')
+    bench.write(path, 'write 0 1M')
+    p = Places(path)
+    end = struct.pack('>Q', (len(p.bytes) // 65536 + 9) * 65536)
+    size = p.directory + 8
+    cases = (
+        ('autoclear bit', ((88, bytes(8)),), 'not valid any more'),
+        ('in use', ((p.directory + 12, struct.pack('>I', 3)),), 'is in use'),
+        ('no bitmaps', ((p.extension, bytes(4)),), '24 bytes and 0 bitmaps'),
+        ('65536 bitmaps', ((p.extension, struct.pack('>I', 65536)),), '65535'),
+        ('short extension', ((p.extension - 4, struct.pack('>I', 16)),), '16 bytes'),
+        ('large directory', ((p.extension + 8, struct.pack('>Q', 65 << 20)),), '64 MiB'),
+        ('directory size -1', ((p.extension + 8, b'\xff' * 8),), '64 MiB'),
+        ('directory of 0 bytes', ((p.extension + 8, bytes(8)),), 'ends in the middle'),
+        ('directory of 25 bytes', ((p.extension + 8, struct.pack('>Q', 24)),), 'leaves it'),
+        ('directory past the end', ((p.extension + 16, end),), 'past the end'),
+        ('directory offset -1', ((p.extension + 16, b'\xff' * 8),), 'not aligned'),
+        ('directory unaligned', ((p.extension + 17, b'\1'), (p.extension + 22, b'\2')), 'not aligned'),
+        ('table offset 0', ((p.directory, bytes(8)),), 'its table'),
+        ('table past the end', ((p.directory, end),), 'its table'),
+        ('table unaligned', ((p.directory + 6, b'\2'),), 'its table'),
+        ('table of no entries', ((size, bytes(4)),), 'bitmap_table_size'),
+        ('table size -1', ((size, b'\xff' * 4),), 'bitmap_table_size'),
+        ('table too long', ((size, struct.pack('>I', 0x8000000)),), 'its table|512 MiB'),
+        ('reserved flag', ((p.directory + 12, struct.pack('>I', 1 << 31)),), 'reserved flags'),
+        ('another type', ((p.directory + 16, b'\2'),), 'type is not 1'),
+        ('granularity 8', ((p.directory + 17, b'\x08'),), '9 to 31'),
+        ('granularity 32', ((p.directory + 17, b'\x20'),), '9 to 31'),
+        ('granularity 255', ((p.directory + 17, b'\xff'),), '9 to 31'),
+        ('no name', ((p.directory + 18, bytes(2)),), 'no bitmap is called'),
+        ('long name', ((p.directory + 18, b'\xff\xff'),), 'leaves it'),
+        ('extra data', ((p.directory + 20, struct.pack('>I', 8)),), 'leaves it'),
+        ('extra data -1', ((p.directory + 20, b'\xff' * 4),), 'leaves it'),
+    )
+    for name, pokes, pattern in cases:
+        try:
+            bench.fails(pattern, '--bitmap=b', p.broken(bench, 'broken.qcow2', *pokes))
+            same('the disk', json.loads(bench.run(bench.path('broken.qcow2')))['data_clusters'], [[0, 15]])
+        except Failure as failure:
+            raise Failure('%s: %s' % (name, failure)) from None
+    bench.fails('ends in the middle', '--bitmap=c', p.broken(bench, 'broken.qcow2', (p.extension, struct.pack('>I', 2))))
+    short = bitmap_image(bench, 'short.qcow2', 512, 64 * MIB, 512)
+    p = Places(short)
+    bench.fails('shorter than the disk', '--bitmap=b', p.broken(bench, 'broken.qcow2', (p.directory + 8, struct.pack('>I', 31))))
+
+
+def bitmaps_damaged(bench):
+    """What a table entry gets wrong counts as dirty, is said, and makes the exit status 1."""
+    path = bitmap_image(bench, 'good.qcow2', 512, 400 * MIB, 65536)
+    bench.write(path, 'write 0 512')
+    p = Places(path)
+    wild = (len(p.bytes) // 65536 + 9) * 65536
+    entry = struct.unpack_from('>Q', p.bytes, p.table)[0]
+    listed = '{"virtual_size":419430400,"cluster_bits":9,"data_clusters":[%s]}'
+    for value, pairs, pattern in ((1, '[0,524287]', None), (0, '', None), (entry, '[0,0]', None),
+                                  (wild, '[0,524287]', 'past the end'), (entry | 1, '[0,524287]', 'reserved'),
+                                  (entry | 2, '[0,524287]', 'reserved'), (entry | 1 << 56, '[0,524287]', 'reserved'),
+                                  (entry ^ 512, '[0,524287]', 'not aligned'), (1 << 55, '[0,524287]', 'past the end')):
+        broken = p.broken(bench, 'broken.qcow2', (p.table, struct.pack('>Q', value)))
+        if pattern is None:
+            same('entry 0x%x' % value, bench.run('--bitmap=b', broken), listed % pairs)
+            continue
+        text = bench.fails(pattern, '--bitmap=b', broken, out=None)
+        same('entry 0x%x' % value, text, listed % pairs)
+        bench.fails('268435456 bytes of the disk cannot be read; they are listed as dirty', '--bitmap=b', broken, out=None)
+
+
+# Facts
+
+def without(value, *keys):
+    return {k: v for k, v in value.items() if k not in keys}
+
+
+def info_same(bench, path, *options, driver=()):
+    ours = json.loads(bench.run('--info', '--json', *options, path))
+    theirs = json.loads(tool('qemu-img', 'info', '--output=json', *driver, path, folder=bench.folder))
+    full = theirs.pop('full-backing-filename', None)
+    same('%s: the backing file' % os.path.basename(path), ours.pop('full-backing-filename', None),
+         full and os.path.realpath(os.path.join(bench.folder, full)))
+    same(os.path.basename(path), {k: v for k, v in ours.items() if k not in ('children', 'vdifs')}, without(theirs, 'children'))
+    return ours
+
+
+def info_qemu(bench):
+    """Every key that qemu-img info prints has the same value."""
+    info_same(bench, small(bench))
+    base = bench.create('base.qcow2', 8 * MIB, '-o', 'compat=0.10')
+    bench.write(base, 'write 1M 1M')
+    top = bench.create('top.qcow2', 9 * MIB, '-b', base, '-F', 'qcow2', '-o',
+                       'extended_l2=on,compression_type=zstd,lazy_refcounts=on,refcount_bits=32')
+    tool('qemu-img', 'bitmap', '--add', '-g', '4k', top, 'b\u00e4ckup "1"')
+    tool('qemu-img', 'bitmap', '--add', '--disable', top, 'off')
+    bench.write(top, 'write 2M 1M')
+    for name in ('one', 'tw\u00f6 \\ "'):
+        tool('qemu-img', 'snapshot', '-c', name, top)
+    ours = info_same(bench, top)
+    same('counts', without(ours['vdifs'], 'chain'),
+         {'data-bytes': 2 * MIB, 'compressed-bytes': 0, 'unreadable-bytes': 0, 'intervals': 1})
+    same('the chain', [(row['depth'], row['filename'], row['data-bytes']) for row in ours['vdifs']['chain']],
+         [(0, top, MIB), (1, base, MIB)])
+    info_same(bench, base)
+    info_same(bench, bench.create('file.qcow2', 8 * MIB, '-o', 'data_file=file.data,data_file_raw=on'))
+    vhd = bench.path('x.vhd')
+    tool('qemu-img', 'create', '-q', '-f', 'vpc', vhd, '8M')
+    info_same(bench, vhd)
+
+
+def info_text(bench):
+    path = bench.create('x.qcow2', 8 * MIB)
+    tool('qemu-img', 'bitmap', '--add', path, 'nightly')
+    tool('qemu-img', 'snapshot', '-c', 'before\033upgrade', path)
+    bench.write(path, 'write -c 0 64k')
+    lines = bench.run('--info', path).splitlines()
+    for want in ('image: ' + path, 'format: qcow2', 'virtual size: 8 MiB (8388608 bytes)', 'cluster size: 64 KiB (65536 bytes)',
+                 'compression-type: zlib', 'data: 64 KiB (65536 bytes)', 'compressed data: 64 KiB (65536 bytes)', 'intervals: 1'):
+        if want not in lines:
+            raise Failure('no line %r in %r' % (want, lines))
+    text = '\n'.join(lines)
+    if not re.search(r'^  1 +before\\x1bupgrade +20', text, re.M) or not re.search(r'^  nightly +64 KiB, auto', text, re.M):
+        raise Failure('the lists: %r' % lines)
+    p = Places(path)
+    _, text, log = run(bench.program, '--info', p.broken(bench, 'y.qcow2', (88, bytes(8))))
+    if 'intervals: 1' not in text or 'not valid any more' not in log:
+        raise Failure('bitmaps that are not valid: %r, %r' % (text, log))
+
+
+CLAIMS = (
+    ('--clusters is the legacy list of vhd-tool', legacy_list),
+    ('--cluster-bits rounds outward to any coarser grain', coarser),
+    ('--text is a table of ranges', table),
+    ('--qemu is the text of qemu-img map', qemu_text),
+    ('--qemu tells holes of files as QEMU does', qemu_holes_of_files),
+    ('--qemu tells a cluster that the file ends in as QEMU does', qemu_cut),
+    ('--chart draws cells by what they hold', chart),
+    ('--chart fits the terminal and is coloured there', chart_in_terminal),
+    ('--svg is a picture with a legend', picture),
+    ('ten million intervals take no memory, in any form', constant_memory),
+    ('a bar shows how far it is', progress),
+    ('-v tells what is done and changes nothing', verbose),
+    ('a command line that makes no sense is refused', command_line),
+    ('output that cannot be written is an error', broken_output),
+    ('damaged metadata is told in every form', damaged),
+    ('--bitmap lists what QEMU has marked', bitmaps),
+    ('--bitmap refuses what is not valid or damaged', bitmaps_refused),
+    ('--bitmap takes for dirty what it cannot read', bitmaps_damaged),
+    ('--info --json is what qemu-img info prints, and more', info_qemu),
+    ('--info is for people', info_text),
+)
+
+
+def claim(tap, text, program, check):
+    with tempfile.TemporaryDirectory(prefix='vd-vdimap-') as folder:
+        try:
+            reason = check(Bench(program, os.path.realpath(folder)))
+        except (Failure, OSError, subprocess.SubprocessError, ValueError, KeyError) as error:
+            tap.ok(False, text, '%s: %s' % (type(error).__name__, error))
+        else:
+            if reason:
+                tap.skip(text, reason)
+            else:
+                tap.ok(True, text)
+
+
+def main():
+    oracle.end_cleanly()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--builddir', default=None)
+    parser.add_argument('words', nargs='*')
+    args = parser.parse_args()
+    if shutil.which('qemu-img') is None or shutil.which('qemu-io') is None:
+        print('1..0 # SKIP qemu-img is not installed')
+        return 0
+    tap, programs = Tap(), Programs(args.builddir)
+    if programs.missing('vdimap'):
+        return tap.bail('not built: vdimap')
+    for text, check in CLAIMS:
+        if not args.words or any(word in text or word == check.__name__ for word in args.words):
+            claim(tap, text, programs.vdimap, check)
+    return tap.done()
+
+
+if __name__ == '__main__':
+    with contextlib.suppress(KeyboardInterrupt):
+        sys.exit(main())
+    sys.exit(130)
