@@ -1,0 +1,328 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""vdimap --diff and --compare on random pairs of images, against a comparison byte by byte.
+
+    tests/changes.py [--builddir DIR] [--seed N] [--count N] [--only K --keep DIR]
+
+A pair is two images that have nothing to do with each other, an image and what it stands on, one and an overlay of it
+written by QEMU, or a snapshot and the current disk.  lib/resolver.py says what the disks hold and where: what has the
+same bytes of the same file in both, or zeros, must not be listed; everything else must, and with --compare exactly the
+clusters that differ.
+"""
+import argparse
+import contextlib
+import glob
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+
+HERE = os.path.dirname(os.path.realpath(__file__))
+sys.path.insert(0, os.path.join(HERE, 'lib'))
+
+import oracle                                                                  # noqa: E402
+import random_images                                                           # noqa: E402
+import resolver                                                                # noqa: E402
+from oracle import Failure, Programs, run                                      # noqa: E402
+from qcow2_writer import Qcow2                                                 # noqa: E402
+from tap import Tap                                                            # noqa: E402
+
+BATCH = 20
+
+
+class Side:
+    """One image of a pair, open."""
+
+    def __init__(self, path, options=(), opening=None):
+        self.path, self.options, self.opening = path, list(options), dict(opening or {})
+        self.disk = resolver.open_disk(path, **self.opening)
+
+
+def identity(kind, argument):
+    """Two pieces with the same identity have the same bytes; None: that cannot be said."""
+    if kind in resolver.HOLES:
+        return 'zero'
+    if kind == resolver.HOST:
+        file, where = argument
+        return file.stat.st_dev, file.stat.st_ino, where
+    if kind == resolver.CODED:
+        layer, number, where, length = argument
+        stat = layer.file.stat
+        return stat.st_dev, stat.st_ino, 'coded', number, where, length, layer.cluster_bits
+    return None
+
+
+def advance(identity_of, by):
+    """The identity `by` bytes further on."""
+    if isinstance(identity_of, tuple) and len(identity_of) == 3:
+        return identity_of[0], identity_of[1], identity_of[2] + by
+    return identity_of
+
+
+def unproven(old, new):
+    """[(start, end)] of the new disk that the tables do not prove equal."""
+    out, place, rows = [], 0, old.pieces() + [(old.size, max(old.size, new.size) + 1, resolver.HOLE, None)]
+    for lo, hi, kind, argument in new.pieces():
+        at = lo
+        while at < hi:
+            while rows[place][1] <= at:
+                place += 1
+            a, b, old_kind, old_argument = rows[place]
+            end = min(hi, b)
+            left = advance(identity(old_kind, old_argument), at - a)
+            right = advance(identity(kind, argument), at - lo)
+            if left is None or right is None or left != right:
+                out.append((at, end))
+            at = end
+    return resolver.merge(out)
+
+
+def text_of(ranges, new):
+    unit = 1 << new.cluster_bits
+    pairs = [(a // unit, (b - 1) // unit) for a, b in resolver.round_outward(ranges, unit, new.size)]
+    return '{"virtual_size":%d,"cluster_bits":%d,"data_clusters":[%s]}' % (
+        new.size, new.cluster_bits, ','.join('[%d,%d]' % pair for pair in pairs))
+
+
+def differing(old, new):
+    """Clusters of the new disk that differ or cannot be read, as ranges."""
+    unit = 1 << new.cluster_bits
+    left, right = old.contents()[:new.size].ljust(new.size, b'\0'), new.contents()
+    out = [(at, min(at + unit, new.size)) for at in range(0, new.size, unit) if left[at:at + unit] != right[at:at + unit]]
+    return out, resolver.merge(sorted((a, min(b, new.size)) for a, b in old.eio() + new.eio() if a < new.size))
+
+
+def covers(ranges, inner, what):
+    left = oracle.subtract(inner, ranges)
+    if left:
+        raise Failure('%s: %s' % (what, left[:5]))
+
+
+def check_pair(program, old, new):
+    options = list(new.options)
+    if old.opening.get('format'):
+        options.append('--old-format=' + old.opening['format'])
+    if old.opening.get('snapshot'):
+        options.append('--old-snapshot=' + old.opening['snapshot'])
+    options.append('--diff=' + old.path)
+    status, text, log = run(program, *options, new.path)
+    ranges = unproven(old.disk, new.disk)
+    if text != text_of(ranges, new.disk):
+        raise Failure('--diff: got %s, expected %s; %s' % (text[:1200], text_of(ranges, new.disk)[:1200], log[:300]))
+    bad = [r for r in old.disk.metadata_bad() + new.disk.metadata_bad() if r[0] < new.disk.size]
+    if status != (1 if bad else 0):
+        raise Failure('--diff: exit status %d: %s' % (status, log[:500]))
+    real, eio = differing(old.disk, new.disk)
+    unit = 1 << new.disk.cluster_bits
+    covers(resolver.round_outward(ranges, unit, new.disk.size), real, 'real differences are not listed')
+    status, text, log = run(program, *options, '--compare', new.path)
+    if not eio:
+        if status or text != text_of(real, new.disk):
+            raise Failure('--compare: exit status %d, got %s, expected %s; %s' % (
+                status, text[:1200], text_of(real, new.disk)[:1200], log[:300]))
+        return
+    told = [(a * unit, (b + 1) * unit) for a, b in json.loads(text)['data_clusters']]
+    covers(told, real, '--compare does not list real differences')
+    covers(resolver.merge(sorted(real + resolver.round_outward(eio, max(unit, 1 << 21), new.disk.size))),
+           [(a, min(b, new.disk.size)) for a, b in told], '--compare lists what is equal')
+
+
+def side_of(image):
+    return Side(image.path, image.options, image.opening)
+
+
+def lower_of(image):
+    """The layer below an image as an image of its own, where its name says what it is."""
+    for path in sorted(glob.glob(os.path.join(os.path.dirname(os.path.dirname(image.path)), '**', 'layer1.*'), recursive=True)):
+        kind = {'.qcow2': None, '.vhd': None, '.img': 'raw'}.get(os.path.splitext(path)[1], '')
+        if kind != '':
+            return Side(path, (), {'format': kind} if kind else {})
+    return None
+
+
+def overlay_of(image, rng):
+    """A QCOW2 image on top, with some writes."""
+    path = os.path.join(os.path.dirname(image.path), 'overlay.qcow2')
+    size = os.stat(image.path).st_size and resolver.open_disk(image.path, **image.opening).size
+    name = {'qcow2': 'qcow2', 'raw': 'raw'}.get(image.qemu_driver, 'vpc')
+    new_size = max(512, int(size * rng.choice((0.5, 1, 1, 1, 1.5))) // 512 * 512)
+    random_images.run('qemu-img', 'create', '-q', '-u', '-f', 'qcow2', '-b', image.path, '-F', name, '-o',
+                      'cluster_size=%d' % (1 << rng.randint(9, 18)), path, str(new_size), folder=os.path.dirname(path))
+    commands = []
+    for _ in range(rng.randint(0, 6)):
+        at = rng.randrange(new_size) // 512 * 512
+        length = min(new_size - at, rng.choice((512, 4096, 65536, 200 * 1024)))
+        commands += ['-c', '%s %d %d' % (rng.choice(('write -P 7', 'write -z', 'write -P 0')), at, length)]
+    if commands and image.qemu and name != 'vpc':
+        random_images.run('qemu-io', *commands, path, folder=os.path.dirname(path))
+    policy = {'backing': image.opening['backing']} if 'backing' in image.opening else {}
+    return Side(path, ['--backing=any'] if policy else [], policy)
+
+
+def history(folder, rng):
+    """Two states of one image with internal snapshots: clusters shared, moved, and compressed anew."""
+    os.makedirs(folder, exist_ok=True)
+    path, size = os.path.join(folder, 'history.qcow2'), rng.randint(1, 3000) * 512
+    options = 'cluster_size=%d,compression_type=%s' % (1 << rng.randint(9, 16), rng.choice(('zlib', 'zstd')))
+    random_images.run('qemu-img', 'create', '-q', '-f', 'qcow2', '-o', options, path, str(size))
+    for step in range(3):
+        commands = []
+        for _ in range(rng.randint(1, 8)):
+            at = rng.randrange(size) // 512 * 512
+            length = min(size - at, rng.choice((512, 4096, 65536, 300 * 1024)))
+            commands += ['-c', '%s %d %d' % (rng.choice(('write -P %d' % rng.randint(0, 3), 'write -P 9', 'write -z')), at, length)]
+        unit = min(size // 65536 * 65536, 4 * 65536)
+        if unit:                                     # compressed clusters come whole, and only where there is none yet
+            commands += ['-c', 'discard 0 %d' % unit, '-c', 'write -c -P %d 0 %d' % (rng.randint(1, 3), unit)]
+        random_images.run('qemu-io', *commands, path)
+        random_images.run('qemu-img', 'snapshot', '-c', 'state%d' % step, path)
+    sides = [Side(path, ['--snapshot=state%d' % n], {'snapshot': 'state%d' % n}) for n in range(3)] + [Side(path)]
+    return tuple(rng.sample(sides, 2))
+
+
+def make_pair(seed, number, folder):
+    """(old, new), or None where one of them is refused."""
+    rng = random.Random('pair %d/%d' % (seed, number))
+    kind = rng.choice(('lower', 'overlay', 'overlay', 'snapshot', 'history', 'history', 'other', 'same'))
+    if kind == 'history':
+        return history(folder, rng)
+    image = random_images.make(seed, number, folder)
+    try:
+        new, old = side_of(image), None
+        if kind == 'lower':
+            old = lower_of(image)
+        elif kind == 'overlay' and not image.snapshot and 'data_file' not in image.opening and not image.opening.get(
+                'backing_files'):
+            old, new = new, overlay_of(image, rng)
+        elif kind == 'snapshot' and image.snapshot:
+            old, new = new, Side(image.path, [o for o in image.options if 'snapshot' not in o],
+                                 {k: v for k, v in image.opening.items() if k != 'snapshot'})
+        elif kind == 'same':
+            old = new
+        if old is None:
+            other = random_images.make(seed, number + 100000, os.path.join(folder, 'second'))
+            old = side_of(other)
+    except (resolver.Refused, OSError):
+        return None
+    # What names files by hand is for the new image alone, so is --backing, which both have.
+    if old is not new and ('backing_files' in old.opening or 'data_file' in old.opening or
+                           old.opening.get('backing') != new.opening.get('backing')):
+        return None
+    if old is new and ('backing_files' in old.opening or 'data_file' in old.opening):
+        return None
+    return old, new
+
+
+def one(program, seed, number, keep):
+    with contextlib.ExitStack() as stack:
+        folder = keep or stack.enter_context(tempfile.TemporaryDirectory(prefix='vd-changes-'))
+        try:
+            pair = make_pair(seed, number, folder)
+            if pair:
+                check_pair(program, *pair)
+        except Failure as failure:
+            return False, 'pair %d (changes.py --seed %d --only %d --keep DIR): %s' % (number, seed, number, failure)
+        except (OSError, RuntimeError, subprocess.SubprocessError, ValueError) as error:
+            return False, 'pair %d of seed %d: %s: %s' % (number, seed, type(error).__name__, error)
+        return pair is not None, None
+
+
+def reads_no_data(program, folder):
+    """What the tables prove is not read: the file has no bytes where the data would be."""
+    base, top = os.path.join(folder, 'base.qcow2'), os.path.join(folder, 'top.qcow2')
+    image = Qcow2(base, 1 << 30, cluster_bits=16)
+    for cluster in range(64):
+        image.set(cluster, 'stream', b'no deflate stream at all')
+    image.write()
+    over = Qcow2(top, 1 << 30, cluster_bits=12, backing='base.qcow2', backing_format='qcow2')
+    over.set(5, 'data', 0x41)
+    over.write()
+    for words in ((), ('--compare',)):
+        status, text, log = run(program, '--diff=' + base, *words, top)
+        wanted = (0, '[[5,5]]') if not words else (1, '[[5,5]]')
+        if (status, text[text.index('[['):-1]) != wanted:
+            return '%s: exit status %d, %s, %s' % (words, status, text, log)
+    return None
+
+
+def sizes(program, folder):
+    """The new disk is larger: what is beyond the old one was zeros.  It is smaller: nothing is beyond it."""
+    short, long = os.path.join(folder, 'short.qcow2'), os.path.join(folder, 'long.qcow2')
+    for path, size in ((short, 1 << 20), (long, 2 << 20)):
+        image = Qcow2(path, size, cluster_bits=16)
+        image.set(0, 'data', 0x41)
+        if path == long:
+            image.set(20, 'data', 0x42)
+            image.set(22, 'zero')
+            image.set(24, 'data', 0)
+        image.write()
+    for old, new, words, wanted in ((short, long, (), '[[0,0],[20,20],[24,24]]'), (short, long, ('--compare',), '[[20,20]]'),
+                                    (long, short, (), '[[0,0]]'), (long, short, ('--compare',), '[]'), (short, short, (), '[]'),
+                                    (short, long, ('--cluster-bits=20',), '[[0,1]]')):
+        status, text, log = run(program, '--diff=' + old, *words, new)
+        if status or not text.endswith('"data_clusters":%s}' % wanted):
+            return '%s %s %s: %d, %s, %s' % (os.path.basename(old), os.path.basename(new), words, status, text, log)
+    return None
+
+
+def unreadable(program, folder):
+    """A unit that cannot be read counts as changed; its neighbours do not."""
+    paths = [os.path.join(folder, name) for name in ('a.qcow2', 'b.qcow2')]
+    for path in paths:
+        image = Qcow2(path, 4 << 20, cluster_bits=12)
+        for cluster in range(1024):
+            image.set(cluster, 'data', cluster % 255 + 1)
+        if path == paths[1]:
+            image.set(500, 'stream', b'\xff' * 64)
+            image.set(700, 'data', 0)
+        image.write()
+    status, text, log = run(program, '--diff=' + paths[0], '--compare', paths[1])
+    if status != 1 or not text.endswith('"data_clusters":[[500,500],[700,700]]}') or '4096 bytes' not in log:
+        return '%d, %s, %s' % (status, text, log)
+    return None
+
+
+def main():
+    oracle.end_cleanly()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--builddir', default=None)
+    parser.add_argument('--seed', type=int, default=None)
+    parser.add_argument('--count', type=int, default=120)
+    parser.add_argument('--only', type=int, default=None)
+    parser.add_argument('--keep', default=None)
+    args = parser.parse_args()
+    for name in ('qemu-img', 'qemu-io', 'zstd'):
+        if shutil.which(name) is None:
+            print('1..0 # SKIP %s is not installed' % name)
+            return 0
+    tap, programs = Tap(), Programs(args.builddir)
+    if programs.missing('vdimap'):
+        return tap.bail('not built: vdimap')
+    for text, check in (('what the tables prove is not read', reads_no_data), ('disks of different sizes', sizes),
+                        ('what cannot be read counts as changed, and no more', unreadable)):
+        with tempfile.TemporaryDirectory(prefix='vd-changes-') as folder:
+            why = check(programs.vdimap, folder)
+            tap.ok(not why, text, why)
+    seed = args.seed if args.seed is not None else int(os.environ.get('VD_SEED') or random.SystemRandom().randrange(1 << 31))
+    tap.note('seed %d, %d pairs' % (seed, args.count))
+    numbers = [args.only] if args.only is not None else list(range(args.count))
+    pairs = 0
+    for start in range(0, len(numbers), BATCH):
+        wrong = []
+        for number in numbers[start:start + BATCH]:
+            compared, message = one(programs.vdimap, seed, number, args.keep)
+            pairs += compared
+            wrong += [message] if message else []
+        tap.ok(not wrong, 'pairs %d to %d of seed %d differ as a comparison of all bytes says' % (
+            numbers[start], numbers[min(start + BATCH, len(numbers)) - 1], seed), '\n'.join(wrong))
+    tap.ok(pairs * 2 >= len(numbers), 'most of the pairs could be compared', '%d of %d' % (pairs, len(numbers)))
+    return tap.done()
+
+
+if __name__ == '__main__':
+    with contextlib.suppress(KeyboardInterrupt):
+        sys.exit(main())
+    sys.exit(130)
