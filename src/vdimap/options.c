@@ -41,34 +41,40 @@ static const struct row {
 	enum form form;
 	const char *value;
 	const char *help; /* NULL: not in --help */
+	char letter; /* its short name, or 0 */
 } rows[] = {
-	{ "clusters", OPTION_FORM, FORM_CLUSTERS, NULL, "list each cluster, not ranges" },
-	{ "qemu", OPTION_FORM, FORM_QEMU, NULL, "print what qemu-img map prints as JSON" },
-	{ "text", OPTION_FORM, FORM_TEXT, NULL, "print a table" },
-	{ "info", OPTION_FORM, FORM_INFO, NULL, "tell about the image, its chain and its map" },
-	{ "chart", OPTION_FORM, FORM_CHART, NULL, "draw the disk in the terminal" },
-	{ "svg", OPTION_FORM, FORM_SVG, NULL, "draw it as an SVG picture" },
-	{ "json", OPTION_JSON, 0, NULL, "with --info: as JSON, as qemu-img info prints it" },
-	{ "cluster-bits", OPTION_CLUSTER_BITS, 0, "N", "count in clusters of 2^N bytes" },
-	{ "diff", OPTION_DIFF, 0, "OLD", "list what may differ from the disk of OLD" },
-	{ "compare", OPTION_COMPARE, 0, NULL, "with --diff: read it, list what does differ" },
-	{ "old-format", OPTION_OLD_FORMAT, 0, "FORMAT", "OLD is vhd, qcow2 or raw; do not look" },
-	{ "old-snapshot", OPTION_OLD_SNAPSHOT, 0, "NAME|ID", "this internal snapshot of OLD" },
-	{ "bitmap", OPTION_BITMAP, 0, "NAME", "list what is set in this dirty bitmap" },
-	{ "sandbox", OPTION_SANDBOX, 0, "MODE", "auto (default), strict or off" },
-	{ "sandbox-selftest", OPTION_SELFTEST, 0, NULL, NULL }, /* as in vdifs */
-	{ "verbose", OPTION_VERBOSE, 0, NULL, "say on standard error what is done (-v)" },
-	{ "help", OPTION_HELP, 0, NULL, "print this and exit (-h)" },
-	{ "version", OPTION_VERSION, 0, NULL, "print the version and exit (-V)" },
+	{ "clusters", OPTION_FORM, FORM_CLUSTERS, NULL, "list each cluster, not ranges", 0 },
+	{ "qemu", OPTION_FORM, FORM_QEMU, NULL, "print what qemu-img map prints as JSON", 0 },
+	{ "text", OPTION_FORM, FORM_TEXT, NULL, "print a table", 0 },
+	{ "info", OPTION_FORM, FORM_INFO, NULL, "tell about the image, its chain and its map", 0 },
+	{ "chart", OPTION_FORM, FORM_CHART, NULL, "draw the disk in the terminal", 0 },
+	{ "svg", OPTION_FORM, FORM_SVG, NULL, "draw it as an SVG picture", 0 },
+	{ "json", OPTION_JSON, 0, NULL, "with --info: as JSON, as qemu-img info prints it", 0 },
+	{ "cluster-bits", OPTION_CLUSTER_BITS, 0, "N", "count in clusters of 2^N bytes", 0 },
+	{ "diff", OPTION_DIFF, 0, "OLD", "list what may differ from the disk of OLD", 0 },
+	{ "compare", OPTION_COMPARE, 0, NULL, "after --diff=OLD: read it, list what does differ",
+	  0 },
+	{ "old-format", OPTION_OLD_FORMAT, 0, "FORMAT", "OLD is vhd, qcow2 or raw; do not look",
+	  0 },
+	{ "old-snapshot", OPTION_OLD_SNAPSHOT, 0, "NAME|ID", "this internal snapshot of OLD", 0 },
+	{ "bitmap", OPTION_BITMAP, 0, "NAME", "list what is set in this dirty bitmap", 0 },
+	{ "sandbox", OPTION_SANDBOX, 0, "MODE", "auto (default), strict or off", 0 },
+	{ "sandbox-selftest", OPTION_SELFTEST, 0, NULL, NULL, 0 }, /* as in vdifs */
+	{ "verbose", OPTION_VERBOSE, 0, NULL, "say on standard error what is done", 'v' },
+	{ "help", OPTION_HELP, 0, NULL, "print this and exit", 'h' },
+	{ "version", OPTION_VERSION, 0, NULL, "print the version and exit", 'V' },
 };
 
 #define ROWS (sizeof(rows) / sizeof(rows[0]))
 
-static void print_row(const char *name, const char *value, const char *help)
+static void print_row(char letter, const char *name, const char *value, const char *help)
 {
-	int used = (int)(strlen(name) + (value ? strlen(value) + 1 : 0));
+	int used = (int)(strlen(name) + (value ? strlen(value) + 1 : 0)) + (letter ? 4 : 0);
 
-	printf("  --%s%s%s%*s %s\n", name, value ? "=" : "", value ? value : "",
+	printf("  ");
+	if (letter)
+		printf("-%c, ", letter);
+	printf("--%s%s%s%*s %s\n", name, value ? "=" : "", value ? value : "",
 	       used < 24 ? 24 - used : 0, "", help);
 }
 
@@ -79,11 +85,12 @@ static void print_help(void)
 	       "Print the map of the data in a VHD or QCOW2 image as JSON.\n\n");
 	for (size_t i = 0; i < ROWS; i++) {
 		if (rows[i].help)
-			print_row(rows[i].name, rows[i].value, rows[i].help);
+			print_row(rows[i].letter, rows[i].name, rows[i].value, rows[i].help);
 	}
 	printf("\nHow the image is opened:\n");
 	for (const struct vd_chain_option *o = vd_chain_option_table; o->name; o++)
-		print_row(o->name, o->value, o->help);
+		print_row(0, o->name, o->value, o->help);
+	printf("  -U                         the same as --force-share\n");
 }
 
 static int take_form(struct options *options, const struct row *row, struct vd_error *err)
@@ -242,18 +249,11 @@ static void longs_fill(struct option *longs)
 /* The row of an option that getopt_long() found, or NULL. */
 static const struct row *row_find(int c)
 {
-	static const struct {
-		char letter;
-		const char *name;
-	} letters[] = { { 'h', "help" }, { 'V', "version" }, { 'v', "verbose" } };
-
 	if (c >= CODE_OWN && c < CODE_CHAIN)
 		return &rows[c - CODE_OWN];
-	for (size_t i = 0; i < 3; i++) {
-		for (size_t row = 0; c == letters[i].letter && row < ROWS; row++) {
-			if (strcmp(rows[row].name, letters[i].name) == 0)
-				return &rows[row];
-		}
+	for (size_t i = 0; i < ROWS; i++) {
+		if (rows[i].letter == c)
+			return &rows[i];
 	}
 	return NULL;
 }
