@@ -6,50 +6,69 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/bytes.h"
 #include "map/entries.h"
 #include "vdimap/print.h"
 
-static void put(const char *text, size_t length)
+/*
+ * What stands between the making of small pieces, millions of them, and stdout. One form is printed
+ * in a run, so that there is one.
+ */
+static char out[64 << 10];
+static size_t out_used;
+
+/* Where the next piece may be made: room for VD_JSON_PIECE_MAX. The caller then adds to out_used. */
+static char *out_room(void)
 {
-	fwrite_unlocked(text, 1, length, stdout);
+	if (sizeof(out) - out_used < VD_JSON_PIECE_MAX) {
+		fwrite(out, 1, out_used, stdout);
+		out_used = 0;
+	}
+	return out + out_used;
+}
+
+static void out_end(void)
+{
+	fwrite(out, 1, out_used, stdout);
+	out_used = 0;
 }
 
 int print_json(struct feed *feed)
 {
-	char text[VD_JSON_PIECE_MAX];
 	struct vd_pair pair;
 	bool is_first = true;
 	int r;
 
-	put(text, vd_json_head(text, feed->disk->size, feed->cluster_bits));
+	out_used += vd_json_head(out_room(), feed->disk->size, feed->cluster_bits);
 	while ((r = feed_range(feed, &pair)) > 0 && !ferror(stdout)) {
-		put(text, vd_json_pair(text, &pair, is_first));
+		out_used += vd_json_pair(out_room(), &pair, is_first);
 		is_first = false;
 	}
 	if (r == 0)
-		put(text, vd_json_tail(text, true));
+		out_used += vd_json_tail(out_room(), true);
+	out_end();
 	return r < 0 ? r : 0;
 }
 
 int print_clusters(struct feed *feed)
 {
-	char text[VD_JSON_PIECE_MAX];
 	struct vd_pair pair;
 	bool is_first = true;
 	int r;
 
-	put(text, vd_json_head(text, feed->disk->size, feed->cluster_bits));
-	while ((r = feed_range(feed, &pair)) > 0) {
+	out_used += vd_json_head(out_room(), feed->disk->size, feed->cluster_bits);
+	while ((r = feed_range(feed, &pair)) > 0 && !ferror(stdout)) {
 		for (uint64_t i = pair.first; i <= pair.last && !ferror(stdout); i++) {
-			put(text, vd_json_number(text, i, is_first));
+			out_used += vd_json_number(out_room(), i, is_first);
 			is_first = false;
 		}
 	}
 	if (r == 0)
-		put(text, vd_json_tail(text, true));
-	return r;
+		out_used += vd_json_tail(out_room(), true);
+	out_end();
+	return r < 0 ? r : 0;
 }
 
 char *size_text(char text[SIZE_TEXT], uint64_t bytes)
@@ -104,20 +123,35 @@ int print_text(struct feed *feed)
 	return 0;
 }
 
-static const char *word(bool yes)
+static void put_text(const char *text)
 {
-	return yes ? "true" : "false";
+	char *from = out_room();
+
+	out_used += (size_t)(stpcpy(from, text) - from);
 }
 
+static void put_number(uint64_t number)
+{
+	out_used += vd_json_number(out_room(), number, true);
+}
+
+/* Millions of them are printed: printf() would take most of the time. */
 static void put_entry(const struct vd_entry *entry, bool is_first)
 {
-	printf("%s{ \"start\": %" PRIu64 ", \"length\": %" PRIu64
-	       ", \"depth\": %u, \"present\": %s, \"zero\": %s, \"data\": %s",
-	       is_first ? "[" : ",\n", entry->start, entry->length, entry->depth,
-	       word(entry->present), word(entry->zero), word(entry->data));
-	if (entry->has_offset)
-		printf(", \"offset\": %" PRIu64, entry->offset);
-	putchar('}');
+	put_text(is_first ? "[{ \"start\": " : ",\n{ \"start\": ");
+	put_number(entry->start);
+	put_text(", \"length\": ");
+	put_number(entry->length);
+	put_text(", \"depth\": ");
+	put_number(entry->depth);
+	put_text(entry->present ? ", \"present\": true" : ", \"present\": false");
+	put_text(entry->zero ? ", \"zero\": true" : ", \"zero\": false");
+	put_text(entry->data ? ", \"data\": true" : ", \"data\": false");
+	if (entry->has_offset) {
+		put_text(", \"offset\": ");
+		put_number(entry->offset);
+	}
+	put_text("}");
 }
 
 int print_qemu(const struct vd_disk *disk, struct progress *progress, uint64_t *bad_bytes)
@@ -136,7 +170,8 @@ int print_qemu(const struct vd_disk *disk, struct progress *progress, uint64_t *
 		progress_draw(progress, entry.start);
 	}
 	if (r == 0)
-		puts("]");
+		put_text("]\n");
+	out_end();
 	*bad_bytes = entries->walk.bad_bytes;
 	free(entries);
 	return r < 0 ? r : 0;
