@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The file system that shows a disk: two files in a directory, or one file. Knows libfuse's
- * low-level operations, but nothing of mounting (mount.h) or of image formats.
+ * The file system that shows a disk, in a directory (tree.c says which files) or as one file. Knows
+ * libfuse's low-level operations, but nothing of mounting (place.h) or of image formats.
  */
 #ifndef VD_VDIFS_FS_H
 #define VD_VDIFS_FS_H
@@ -9,13 +9,12 @@
 #include <fuse_lowlevel.h>
 #include <stdbool.h>
 
-#include "map/index.h"
+#include "vdifs/tree.h"
 
 struct vdifs_fs;
 
 struct vdifs_fs_options {
-	const char *image_name; /* the image's file name, without its directory */
-	bool is_directory; /* the form of the mountpoint */
+	struct vdifs_tree_options tree; /* which files there are */
 	bool direct; /* answer reads past the page cache */
 	const char *layers; /* of the sandbox, for user.vdifs.info; outlives the file system */
 	/* Called once from a worker thread when the kernel asks for the first time. */

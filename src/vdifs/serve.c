@@ -141,8 +141,10 @@ static int session_new(struct server *server, struct vd_error *err)
 	char *arguments[] = { "vdifs", "-o", list, "-d", NULL };
 	struct fuse_args args = FUSE_ARGS_INIT(options->debug ? 4 : 3, arguments);
 	struct vdifs_fs_options fs_options = {
-		.image_name = strrchr(server->options->image, '/') + 1,
-		.is_directory = server->options->is_directory,
+		.tree = {
+			.image_name = strrchr(server->options->image, '/') + 1,
+			.is_directory = server->options->is_directory,
+		},
 		.direct = options->direct,
 		.layers = server->confined->layers_text,
 		.ready = server_ready,

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Kinds of files: a kind is a row of functions, and whatever is special to it is in them. Which
+ * files there are is in tree.c; asking and answering the kernel is in fs.c.
+ *
+ * Nodes are const once they are in the tree; all functions may be called by any thread.
+ */
+#ifndef VD_VDIFS_NODE_H
+#define VD_VDIFS_NODE_H
+
+#include <sys/types.h>
+
+#include "vdifs/shown.h"
+#include "vdifs/worker.h"
+
+struct vdifs_node;
+
+struct vdifs_size {
+	uint64_t bytes;
+	uint64_t blocks; /* of 512 bytes */
+	bool is_exact; /* false: the block count may still change */
+};
+
+/* A read: what is asked, and where the answer is. */
+struct vdifs_read {
+	struct vdifs_worker *worker; /* its buffer holds `bytes` at least */
+	size_t bytes;
+	uint64_t at;
+	bool can_splice; /* the answer may be put into the worker's pipe */
+	bool is_spliced; /* it is there, else in the buffer */
+	const struct vd_interrupt *interrupt;
+};
+
+struct vdifs_kind {
+	bool is_directory;
+	bool has_attributes; /* those of the disk */
+	bool from_image; /* its bytes are read from the image, not made from the map */
+
+	/* May wait until the size is known. 0 or -errno. */
+	int (*size)(const struct vdifs_node *node, struct vdifs_size *size,
+		    const struct vd_interrupt *interrupt);
+
+	/* What follows is NULL in a directory; open and release, too, where there is no handle. */
+
+	/* 0 and *handle, to be released; or -errno. */
+	int (*open)(const struct vdifs_node *node, void **handle,
+		    const struct vd_interrupt *interrupt);
+	void (*release)(void *handle);
+
+	/* All that there is of `bytes` at `at`, or an error. Returns how much that is. */
+	ssize_t (*read)(const struct vdifs_node *node, void *handle, struct vdifs_read *read);
+
+	/* Like vd_index_seek(), but at may be past the end: -ENXIO. */
+	int (*seek)(const struct vdifs_node *node, void *handle, uint64_t at, bool want_data,
+		    uint64_t *found, const struct vd_interrupt *interrupt);
+};
+
+struct vdifs_node {
+	const struct vdifs_kind *kind;
+	unsigned parent; /* its place in the tree; the root is its own */
+	char *name; /* owned */
+	struct vdifs_shown *shown; /* the disk it belongs to; NULL: none */
+};
+
+extern const struct vdifs_kind vdifs_kind_directory, vdifs_kind_disk, vdifs_kind_map;
+
+#endif
