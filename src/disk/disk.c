@@ -277,13 +277,28 @@ bool vd_disk_changed(const struct vd_disk *disk)
 	return changed;
 }
 
+/* Close the layers that are the disk's own, and free it. */
+static void disk_free(struct vd_disk *disk)
+{
+	for (unsigned i = 0; i < disk->count - disk->borrowed; i++)
+		vd_image_close(disk->layers[i]);
+	free(disk);
+}
+
 void vd_disk_close(struct vd_disk *disk)
 {
+	struct vd_cache *cache;
+
 	if (!disk)
 		return;
-	vd_units_free(disk->units); /* its threads use the layers */
-	for (unsigned i = 0; i < disk->count; i++)
-		vd_image_close(disk->layers[i]);
-	vd_cache_free(disk->cache);
-	free(disk);
+	vd_units_free(disk->units); /* its threads use the layers, those of the views as well */
+	while (disk->views) {
+		struct vd_disk *view = disk->views;
+
+		disk->views = view->next_view;
+		disk_free(view);
+	}
+	cache = disk->cache;
+	disk_free(disk);
+	vd_cache_free(cache);
 }

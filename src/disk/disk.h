@@ -18,10 +18,18 @@
 #define VD_DISK_MAP_CALLS 16
 
 struct vd_disk {
-	struct vd_image *layers[VD_LAYERS_MAX]; /* the image first, its parents after it; owned */
+	struct vd_image *layers[VD_LAYERS_MAX]; /* the image first, its parents after it */
 	unsigned count;
-	struct vd_cache *cache; /* of metadata; owned */
-	struct vd_units *units; /* decoded clusters; owned */
+	struct vd_cache *cache; /* of metadata */
+	struct vd_units *units; /* decoded clusters */
+	/*
+	 * NULL: all of the above is owned. Else this is a view (views.h) of that disk, whose the
+	 * cache, the units and the last `borrowed` of the layers are.
+	 */
+	const struct vd_disk *of;
+	unsigned borrowed;
+	struct vd_disk *views; /* of this disk; owned */
+	struct vd_disk *next_view; /* in the list of `of` */
 	uint64_t size; /* virtual bytes: the top layer's */
 	unsigned cluster_bits; /* the top layer's */
 };
@@ -63,7 +71,7 @@ bool vd_disk_find_raw(const struct vd_disk *disk, uint64_t virt, size_t bytes,
  */
 bool vd_disk_changed(const struct vd_disk *disk);
 
-/* NULL is fine. */
+/* Close its views, too. Not for a view. NULL is fine. */
 void vd_disk_close(struct vd_disk *disk);
 
 #endif

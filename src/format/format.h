@@ -74,8 +74,9 @@ struct vd_format;
 /* One open layer. `state` belongs to the driver, all else is set by vd_image_open() and open(). */
 struct vd_image {
 	const struct vd_format *format;
-	struct vd_source *source; /* the container file; owned */
-	struct vd_source *data; /* QCOW2 external data file, or NULL; owned */
+	struct vd_source *source; /* the container file; owned unless borrows */
+	struct vd_source *data; /* QCOW2 external data file, or NULL; owned unless borrows */
+	bool borrows; /* sources and `changed` are another image's: vd_image_open_snapshot() */
 	struct vd_cache *cache; /* shared by all layers; not owned */
 	uint64_t size; /* virtual bytes */
 	unsigned cluster_bits; /* log2 of the cluster or block size */
@@ -90,6 +91,7 @@ struct vd_image {
 /* How the caller wants an image opened. */
 struct vd_image_options {
 	const char *snapshot; /* NAME or ID of an internal snapshot, or NULL: the active disk */
+	bool again; /* the file is open as another image, which has given all warnings */
 };
 
 /*
@@ -269,6 +271,13 @@ int vd_format_probe(const struct vd_source *source, const char *option,
 int vd_image_open(struct vd_source *source, const struct vd_format *format,
 		  const struct vd_image_options *options, struct vd_cache *cache,
 		  struct vd_image **out, struct vd_error *err);
+
+/*
+ * Open an internal snapshot of an open image, on the sources of that image, which must outlive the
+ * new one.
+ */
+int vd_image_open_snapshot(const struct vd_image *of, const char *snapshot, struct vd_image **out,
+			   struct vd_error *err);
 
 void vd_image_close(struct vd_image *image); /* NULL is fine */
 

@@ -317,7 +317,8 @@ static int first_cluster_read(struct vd_image *image, const struct header *heade
 	return r;
 }
 
-static int features_check(struct vd_image *image, const struct header *header, struct vd_error *err)
+static int features_check(struct vd_image *image, const struct header *header, bool again,
+			  struct vd_error *err)
 {
 	const char *name = image->source->name;
 	struct qcow2 *q = image->state;
@@ -345,7 +346,7 @@ static int features_check(struct vd_image *image, const struct header *header, s
 			       name, image->cluster_bits);
 	q->has_data_file = q->incompatible & INCOMPATIBLE_DATA_FILE;
 	q->data_file_raw = q->has_data_file && (q->autoclear & AUTOCLEAR_DATA_FILE_RAW);
-	if (q->incompatible & INCOMPATIBLE_CORRUPT)
+	if ((q->incompatible & INCOMPATIBLE_CORRUPT) && !again)
 		vd_log(LOG_WARNING,
 		       "%s: the image is marked as corrupt; reading what can be read (qemu-img "
 		       "check -r all mends it)",
@@ -515,7 +516,7 @@ int qcow2_open(struct vd_image *image, const struct vd_image_options *options, s
 	if (r == 0)
 		r = first_cluster_read(image, &header, err);
 	if (r == 0)
-		r = features_check(image, &header, err);
+		r = features_check(image, &header, options->again, err);
 	if (r < 0)
 		return r;
 	q->l1_host = get_be64(header.bytes + HEADER_L1_OFFSET);

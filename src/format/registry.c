@@ -118,26 +118,31 @@ int vd_parent_add(struct vd_parent *parent, const char *name)
 	return 0;
 }
 
-int vd_image_open(struct vd_source *source, const struct vd_format *format,
-		  const struct vd_image_options *options, struct vd_cache *cache,
-		  struct vd_image **out, struct vd_error *err)
+/* Open an image on the source, which is taken over, or on that of another image. */
+static int image_open(struct vd_source *source, const struct vd_image *of,
+		      const struct vd_format *format, const struct vd_image_options *options,
+		      struct vd_cache *cache, struct vd_image **out, struct vd_error *err)
 {
 	struct vd_image *image = calloc(1, sizeof(*image));
 	int r = -ENOMEM;
 
 	if (!image) {
-		vd_source_close(source);
+		if (!of)
+			vd_source_close(source);
 		return vd_fail(err, ENOMEM, "out of memory");
 	}
 	image->source = source;
+	image->borrows = of;
 	image->cache = cache;
 	image->corrupt = malloc(sizeof(*image->corrupt));
-	image->changed = malloc(sizeof(*image->changed));
+	image->changed = of ? of->changed : malloc(sizeof(*image->changed));
 	if (!image->corrupt || !image->changed) {
 		vd_fail(err, ENOMEM, "out of memory");
 		goto fail;
 	}
-	*image->corrupt = *image->changed = (struct vd_log_once)VD_LOG_ONCE_INIT;
+	*image->corrupt = (struct vd_log_once)VD_LOG_ONCE_INIT;
+	if (!of)
+		*image->changed = (struct vd_log_once)VD_LOG_ONCE_INIT;
 	image->format = format;
 	r = format->open(image, options, err);
 	if (r < 0)
@@ -149,15 +154,35 @@ fail:
 	return r;
 }
 
+int vd_image_open(struct vd_source *source, const struct vd_format *format,
+		  const struct vd_image_options *options, struct vd_cache *cache,
+		  struct vd_image **out, struct vd_error *err)
+{
+	return image_open(source, NULL, format, options, cache, out, err);
+}
+
+int vd_image_open_snapshot(const struct vd_image *of, const char *snapshot, struct vd_image **out,
+			   struct vd_error *err)
+{
+	struct vd_image_options options = { .snapshot = snapshot, .again = true };
+	int r = image_open(of->source, of, of->format, &options, of->cache, out, err);
+
+	if (r == 0)
+		(*out)->data = of->data;
+	return r;
+}
+
 void vd_image_close(struct vd_image *image)
 {
 	if (!image)
 		return;
 	if (image->format)
 		image->format->close(image);
-	vd_source_close(image->data);
-	vd_source_close(image->source);
+	if (!image->borrows) {
+		vd_source_close(image->data);
+		vd_source_close(image->source);
+		free(image->changed);
+	}
 	free(image->corrupt);
-	free(image->changed);
 	free(image);
 }
