@@ -54,22 +54,38 @@ struct batch {
 	struct vd_piece open; /* the run that may still grow; end 0: none */
 };
 
-int vd_index_new(const struct vd_disk *disk, size_t map_memory, struct vd_index **out)
+/* Takes over the list, which may be NULL for want of memory. */
+static int index_new(const struct vd_disk *disk, struct vd_intervals *list, struct vd_index **out)
 {
-	struct vd_index *index = calloc(1, sizeof(*index));
+	struct vd_index *index = list ? calloc(1, sizeof(*index)) : NULL;
 
-	if (!index)
-		return -ENOMEM;
-	if (vd_intervals_new(map_memory, &index->list) < 0) {
-		free(index);
+	if (!index) {
+		vd_intervals_free(list);
 		return -ENOMEM;
 	}
+	index->list = list;
 	index->disk = disk;
 	pthread_mutex_init(&index->lock, NULL);
 	pthread_cond_init(&index->ended, NULL);
 	vd_marks_init(&index->marks, disk->size, disk->cluster_bits);
 	*out = index;
 	return 0;
+}
+
+int vd_index_new(const struct vd_disk *disk, size_t map_memory, struct vd_index **out)
+{
+	struct vd_intervals *list = NULL;
+
+	vd_intervals_new(map_memory, &list);
+	return index_new(disk, list, out);
+}
+
+int vd_index_new_sharing(const struct vd_disk *disk, struct vd_index *other, struct vd_index **out)
+{
+	struct vd_intervals *list = NULL;
+
+	vd_intervals_new_sharing(other->list, &list);
+	return index_new(disk, list, out);
 }
 
 const struct vd_disk *vd_index_disk(const struct vd_index *index)
@@ -317,6 +333,16 @@ static bool is_interrupted(const struct vd_interrupt *interrupt)
 	return interrupt && interrupt->interrupted && interrupt->interrupted(interrupt->context);
 }
 
+bool vd_index_has_ended(struct vd_index *index)
+{
+	bool has_ended;
+
+	pthread_mutex_lock(&index->lock);
+	has_ended = index->has_ended;
+	pthread_mutex_unlock(&index->lock);
+	return has_ended;
+}
+
 int vd_index_wait(struct vd_index *index, const struct vd_interrupt *interrupt)
 {
 	int r;
@@ -398,6 +424,24 @@ int vd_index_iter_next(struct vd_index_iter *iter, struct vd_piece *piece)
 	if (r > 0)
 		iter->virt = piece->end;
 	return r;
+}
+
+int vd_index_iter_pair(struct vd_index_iter *iter, struct vd_pairs *pairs, struct vd_pair *pair,
+		       const struct vd_interrupt *interrupt)
+{
+	struct vd_piece piece;
+	unsigned pieces = 0;
+	int r;
+
+	while ((r = vd_index_iter_next(iter, &piece)) > 0) {
+		if (piece.is_data && vd_pairs_add(pairs, piece.start, piece.end, pair))
+			return 1;
+		if (++pieces % PIECES_PER_CHECK == 0 && is_interrupted(interrupt))
+			return -EINTR;
+	}
+	if (r < 0)
+		return r;
+	return vd_pairs_end(pairs, pair);
 }
 
 int vd_index_seek(struct vd_index *index, uint64_t virt, bool want_data, uint64_t *found,

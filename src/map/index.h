@@ -14,6 +14,7 @@
 
 #include "disk/walk.h"
 #include "map/intervals.h"
+#include "map/pairs.h"
 #include "map/scan.h"
 
 struct vd_index;
@@ -28,6 +29,12 @@ struct vd_interrupt {
 
 /* map_memory: the bound in bytes. The disk must outlive the index. 0 or -ENOMEM. */
 int vd_index_new(const struct vd_disk *disk, size_t map_memory, struct vd_index **out);
+
+/*
+ * An index whose memory counts against the bound of another one, which must outlive it: first come,
+ * first served. 0 or -ENOMEM.
+ */
+int vd_index_new_sharing(const struct vd_disk *disk, struct vd_index *other, struct vd_index **out);
 
 /* Start the background threads. Without them everything but waiting works. 0 or -errno. */
 int vd_index_start(struct vd_index *index);
@@ -56,6 +63,9 @@ void vd_index_totals(struct vd_index *index, struct vd_index_totals *totals);
  * complete.
  */
 uint64_t vd_index_blocks(struct vd_index *index, bool *is_exact);
+
+/* Has the walk been started and is over, complete or not, or pauses? */
+bool vd_index_has_ended(struct vd_index *index);
 
 /*
  * Wait until the walk is complete. 0, -EINTR, or the error that ended it. -ENOMEM is not for good: the
@@ -91,6 +101,14 @@ void vd_index_iter_scan(struct vd_index_iter *iter, struct vd_scan *scan);
 
 /* 1: a piece (neighbours may be of one kind); 0: the end of the disk; -ENOMEM. */
 int vd_index_iter_next(struct vd_index_iter *iter, struct vd_piece *piece);
+
+/*
+ * Find the next pair of clusters that hold data. The iter and `pairs`, which the caller has zeroed
+ * but for its cluster_bits, go together. 1; 0: there are no more; -EINTR, after which it may be
+ * called again; -ENOMEM.
+ */
+int vd_index_iter_pair(struct vd_index_iter *iter, struct vd_pairs *pairs, struct vd_pair *pair,
+		       const struct vd_interrupt *interrupt);
 
 /*
  * A place in the JSON text from which it can be made: the pairs that begin at virtual byte `virt`

@@ -9,6 +9,7 @@
 #include "config.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "base/bytes.h"
@@ -34,7 +35,9 @@ struct chunk {
 };
 
 struct vd_intervals {
-	size_t limit, memory;
+	atomic_size_t own_room; /* bytes that may still be taken */
+	atomic_size_t *room_left; /* that, or of the list whose limit is shared */
+	size_t memory; /* taken by this one */
 	uint64_t end;
 	struct head *heads;
 	size_t count, room; /* of heads */
@@ -47,8 +50,18 @@ int vd_intervals_new(size_t limit, struct vd_intervals **out)
 	*out = calloc(1, sizeof(**out));
 	if (!*out)
 		return -ENOMEM;
-	(*out)->limit = limit;
+	atomic_init(&(*out)->own_room, limit);
+	(*out)->room_left = &(*out)->own_room;
 	return 0;
+}
+
+int vd_intervals_new_sharing(struct vd_intervals *other, struct vd_intervals **out)
+{
+	int r = vd_intervals_new(0, out);
+
+	if (r == 0)
+		(*out)->room_left = other->room_left;
+	return r;
 }
 
 void vd_intervals_free(struct vd_intervals *list)
@@ -62,6 +75,7 @@ void vd_intervals_free(struct vd_intervals *list)
 		free(chunk);
 	}
 	free(list->heads);
+	atomic_fetch_add(list->room_left, list->memory);
 	free(list);
 }
 
@@ -106,10 +120,20 @@ static uint64_t length_get(const uint8_t *from, unsigned *used)
 /* Make room for `bytes` more of memory within the limit. */
 static bool memory_take(struct vd_intervals *list, size_t bytes)
 {
-	if (list->limit - list->memory < bytes)
-		return false;
+	size_t left = atomic_load(list->room_left);
+
+	do {
+		if (left < bytes)
+			return false;
+	} while (!atomic_compare_exchange_weak(list->room_left, &left, left - bytes));
 	list->memory += bytes;
 	return true;
+}
+
+static void memory_give_back(struct vd_intervals *list, size_t bytes)
+{
+	list->memory -= bytes;
+	atomic_fetch_add(list->room_left, bytes);
 }
 
 static bool chunk_add(struct vd_intervals *list)
@@ -120,7 +144,7 @@ static bool chunk_add(struct vd_intervals *list)
 		return false;
 	chunk = malloc(sizeof(*chunk));
 	if (!chunk) {
-		list->memory -= sizeof(*chunk);
+		memory_give_back(list, sizeof(*chunk));
 		return false;
 	}
 	chunk->next = list->chunks;
@@ -141,7 +165,7 @@ static bool head_reserve(struct vd_intervals *list)
 		return false;
 	heads = realloc(list->heads, room * sizeof(*heads));
 	if (!heads) {
-		list->memory -= HEADS_AT_ONCE * sizeof(*heads);
+		memory_give_back(list, HEADS_AT_ONCE * sizeof(*heads));
 		return false;
 	}
 	list->heads = heads;

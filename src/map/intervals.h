@@ -5,7 +5,8 @@
  * It only grows at its end, up to a limit of memory. A disk with millions of intervals fits in a
  * few bytes each, and a place in it is found in O(log n). Bytes everywhere.
  *
- * Not locked: one thread may add while none reads, or any number may read.
+ * Not locked: one thread may add while none reads, or any number may read. Lists that share a limit
+ * need not know of each other in this.
  */
 #ifndef VD_MAP_INTERVALS_H
 #define VD_MAP_INTERVALS_H
@@ -18,6 +19,10 @@ struct vd_intervals;
 
 /* limit: bytes of memory. 0 or -ENOMEM. */
 int vd_intervals_new(size_t limit, struct vd_intervals **out);
+
+/* A list that shares the limit of another one, which must outlive it. 0 or -ENOMEM. */
+int vd_intervals_new_sharing(struct vd_intervals *other, struct vd_intervals **out);
+
 void vd_intervals_free(struct vd_intervals *list); /* NULL is fine */
 
 /*

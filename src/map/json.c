@@ -15,9 +15,6 @@
 #include "base/bytes.h"
 #include "map/json.h"
 
-/* Pieces of the disk between two looks for an interrupt. */
-#define PIECES_PER_CHECK 16
-
 struct vd_json_reader {
 	struct vd_index_iter iter;
 	struct vd_scan *scan; /* NULL: none */
@@ -99,26 +96,6 @@ uint64_t vd_json_bad_bytes(const struct vd_json_reader *reader)
 	return reader->iter.walk.bad_bytes + (reader->scan ? vd_scan_bad_bytes(reader->scan) : 0);
 }
 
-/* Find the next pair. 1, 0 at the end, or an error. */
-static int reader_pair(struct vd_json_reader *reader, struct vd_pair *pair,
-		       const struct vd_interrupt *interrupt)
-{
-	struct vd_piece piece;
-	unsigned pieces = 0;
-	int r;
-
-	while ((r = vd_index_iter_next(&reader->iter, &piece)) > 0) {
-		if (piece.is_data && vd_pairs_add(&reader->pairs, piece.start, piece.end, pair))
-			return 1;
-		if (++pieces % PIECES_PER_CHECK == 0 && interrupt && interrupt->interrupted &&
-		    interrupt->interrupted(interrupt->context))
-			return -EINTR;
-	}
-	if (r < 0)
-		return r;
-	return vd_pairs_end(&reader->pairs, pair);
-}
-
 /*
  * Replace the piece by the next one, made at `to`, which holds VD_JSON_PIECE_MAX. 1, 0 at the end,
  * or an error, after which it may be tried again.
@@ -131,7 +108,7 @@ static int reader_advance(struct vd_json_reader *reader, char *to,
 
 	if (reader->done)
 		return 0;
-	r = reader_pair(reader, &pair, interrupt);
+	r = vd_index_iter_pair(&reader->iter, &reader->pairs, &pair, interrupt);
 	if (r < 0)
 		return r;
 	reader->start += reader->length;
