@@ -328,11 +328,6 @@ uint64_t vd_index_blocks(struct vd_index *index, bool *is_exact)
 	return blocks == 0 && size > 0 && (data > 0 || !totals.complete) ? 1 : blocks;
 }
 
-static bool is_interrupted(const struct vd_interrupt *interrupt)
-{
-	return interrupt && interrupt->interrupted && interrupt->interrupted(interrupt->context);
-}
-
 bool vd_index_has_ended(struct vd_index *index)
 {
 	bool has_ended;
@@ -354,7 +349,7 @@ int vd_index_wait(struct vd_index *index, const struct vd_interrupt *interrupt)
 		struct timespec until = time_in(WAIT_MILLISECONDS);
 
 		pthread_cond_timedwait(&index->ended, &index->lock, &until);
-		if (is_interrupted(interrupt)) {
+		if (vd_is_interrupted(interrupt)) {
 			pthread_mutex_unlock(&index->lock);
 			return -EINTR;
 		}
@@ -436,7 +431,7 @@ int vd_index_iter_pair(struct vd_index_iter *iter, struct vd_pairs *pairs, struc
 	while ((r = vd_index_iter_next(iter, &piece)) > 0) {
 		if (piece.is_data && vd_pairs_add(pairs, piece.start, piece.end, pair))
 			return 1;
-		if (++pieces % PIECES_PER_CHECK == 0 && is_interrupted(interrupt))
+		if (++pieces % PIECES_PER_CHECK == 0 && vd_is_interrupted(interrupt))
 			return -EINTR;
 	}
 	if (r < 0)
@@ -458,7 +453,7 @@ int vd_index_seek(struct vd_index *index, uint64_t virt, bool want_data, uint64_
 			*found = piece.start;
 			return 0;
 		}
-		if (++pieces % PIECES_PER_CHECK == 0 && is_interrupted(interrupt))
+		if (++pieces % PIECES_PER_CHECK == 0 && vd_is_interrupted(interrupt))
 			return -EINTR;
 	}
 	if (r < 0)

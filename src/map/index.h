@@ -27,6 +27,11 @@ struct vd_interrupt {
 	void *context;
 };
 
+static inline bool vd_is_interrupted(const struct vd_interrupt *interrupt)
+{
+	return interrupt && interrupt->interrupted && interrupt->interrupted(interrupt->context);
+}
+
 /* map_memory: the bound in bytes. The disk must outlive the index. 0 or -ENOMEM. */
 int vd_index_new(const struct vd_disk *disk, size_t map_memory, struct vd_index **out);
 
