@@ -61,10 +61,10 @@ static struct vd_interrupt interrupt_of(fuse_req_t req)
 static int node_stat(fuse_req_t req, fuse_ino_t ino, struct stat *st, double *timeout)
 {
 	const struct vdifs_fs *fs = fs_of(req);
-	const struct stat *image = &fs->tree.disk.disk->layers[0]->source->st;
+	const struct stat *image = &fs->tree.disks[0].disk->layers[0]->source->st;
 	const struct vdifs_node *node = node_of(fs, ino);
 	struct vd_interrupt interrupt = interrupt_of(req);
-	mode_t readable = image->st_mode & 0444;
+	mode_t readable = node->shown->mode;
 	struct vdifs_size size = { 0 };
 	int r = node->kind->size(node, &size, &interrupt);
 
@@ -77,13 +77,13 @@ static int node_stat(fuse_req_t req, fuse_ino_t ino, struct stat *st, double *ti
 		.st_size = (off_t)size.bytes,
 		.st_blocks = (blkcnt_t)size.blocks,
 		.st_blksize = BLOCK_BYTES,
-		.st_atim = image->st_mtim,
-		.st_mtim = image->st_mtim,
-		.st_ctim = image->st_mtim,
+		.st_atim = node->shown->time,
+		.st_mtim = node->shown->time,
+		.st_ctim = node->shown->time,
 	};
 	if (node->kind->is_directory) {
 		st->st_mode = S_IFDIR | readable | readable >> 2;
-		st->st_nlink = 2;
+		st->st_nlink = 2 + node->folders; /* find(1) may go by it */
 	}
 	*timeout = size.is_exact ? FOREVER_SECONDS : 0;
 	return r;
@@ -164,7 +164,7 @@ static void fs_statfs(fuse_req_t req, fuse_ino_t ino)
 	struct statvfs st = {
 		.f_bsize = BLOCK_BYTES,
 		.f_frsize = VD_SECTOR,
-		.f_blocks = vd_div_up(fs->tree.disk.disk->size, VD_SECTOR),
+		.f_blocks = vd_div_up(fs->tree.disks[0].disk->size, VD_SECTOR),
 		.f_files = fs->tree.count,
 		.f_namemax = VDIFS_NAME_ROOM - 1,
 	};
@@ -338,24 +338,24 @@ const struct fuse_lowlevel_ops vdifs_fs_ops = {
 
 /* --- making it ------------------------------------------------------------------------------- */
 
-int vdifs_fs_new(struct vd_index *index, const struct vdifs_fs_options *options,
-		 struct vdifs_fs **out)
+int vdifs_fs_new(struct vd_disk *disk, struct vd_index *index,
+		 const struct vdifs_fs_options *options, struct vdifs_fs **out,
+		 struct vd_error *err)
 {
 	struct vdifs_fs *fs = calloc(1, sizeof(*fs));
+	int r;
 
-	if (!fs)
-		return -ENOMEM;
-	if (vdifs_workers_new(&fs->workers) < 0) {
+	if (!fs || vdifs_workers_new(&fs->workers) < 0) {
 		free(fs);
-		return -ENOMEM;
+		return vd_fail(err, ENOMEM, "out of memory");
 	}
 	fs->options = *options;
-	if (vdifs_tree_init(&fs->tree, index, &options->tree) < 0) {
+	r = vdifs_tree_init(&fs->tree, disk, index, &options->tree, err);
+	if (r < 0)
 		vdifs_fs_free(fs);
-		return -ENOMEM;
-	}
-	*out = fs;
-	return 0;
+	else
+		*out = fs;
+	return r;
 }
 
 void vdifs_fs_free(struct vdifs_fs *fs)

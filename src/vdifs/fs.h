@@ -24,9 +24,13 @@ struct vdifs_fs_options {
 	void *context; /* of both */
 };
 
-/* The index and its disk must outlive the file system. 0 or -ENOMEM. */
-int vdifs_fs_new(struct vd_index *index, const struct vdifs_fs_options *options,
-		 struct vdifs_fs **out);
+/*
+ * The disk and its index must outlive the file system; the disk gets views (disk/views.h). 0 or
+ * -errno.
+ */
+int vdifs_fs_new(struct vd_disk *disk, struct vd_index *index,
+		 const struct vdifs_fs_options *options, struct vdifs_fs **out,
+		 struct vd_error *err);
 void vdifs_fs_free(struct vdifs_fs *fs); /* NULL is fine */
 
 /* For fuse_session_new(), with the file system as userdata. */

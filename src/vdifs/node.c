@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The kinds of files, one after the other: directories, the raw disk, its map as JSON. Each derives
- * all that it answers from the disk and the index of vdifs_node.shown.
+ * The kinds of files, one after the other: directories, the raw disk, its map as JSON, the disk as
+ * a QCOW2 file. Each derives all that it answers from the disk and the index of vdifs_node.shown.
  *
  * Threads: an open map has a mutex, since several requests may read it at once.
  */
@@ -27,6 +27,11 @@ static int directory_size(const struct vdifs_node *node, struct vdifs_size *size
 
 const struct vdifs_kind vdifs_kind_directory = {
 	.is_directory = true,
+	.size = directory_size,
+};
+
+const struct vdifs_kind vdifs_kind_root = {
+	.is_directory = true,
 	.has_attributes = true,
 	.size = directory_size,
 };
@@ -37,6 +42,7 @@ static int disk_size(const struct vdifs_node *node, struct vdifs_size *size,
 		     const struct vd_interrupt *interrupt)
 {
 	(void)interrupt;
+	vdifs_shown_wanted(node->shown);
 	size->bytes = node->shown->disk->size;
 	size->blocks = vd_index_blocks(node->shown->index, &size->is_exact);
 	return 0;
@@ -63,6 +69,7 @@ static int disk_seek(const struct vdifs_node *node, void *handle, uint64_t at, b
 	(void)handle;
 	if (at >= node->shown->disk->size)
 		return -ENXIO;
+	vdifs_shown_wanted(node->shown);
 	return vd_index_seek(node->shown->index, at, want_data, found, interrupt);
 }
 
@@ -84,11 +91,10 @@ struct open_map {
 static int map_size(const struct vdifs_node *node, struct vdifs_size *size,
 		    const struct vd_interrupt *interrupt)
 {
-	struct vd_index *index = node->shown->index;
 	struct vd_index_totals totals;
-	int r = vd_index_wait(index, interrupt);
+	int r = vdifs_shown_wait(node->shown, interrupt);
 
-	vd_index_totals(index, &totals);
+	vd_index_totals(node->shown->index, &totals);
 	*size = (struct vdifs_size){
 		.bytes = totals.json_bytes,
 		.blocks = vd_div_up(totals.json_bytes, VD_SECTOR),
@@ -102,7 +108,7 @@ static int map_open(const struct vdifs_node *node, void **handle,
 {
 	struct vdifs_shown *shown = node->shown;
 	struct open_map *map;
-	int r = vd_index_wait(shown->index, interrupt); /* reading anywhere needs it whole */
+	int r = vdifs_shown_wait(shown, interrupt); /* reading anywhere needs it whole */
 
 	if (r < 0)
 		return r;
@@ -159,4 +165,90 @@ const struct vdifs_kind vdifs_kind_map = {
 	.release = map_release,
 	.read = map_read,
 	.seek = map_seek,
+};
+
+/* --- the disk as a QCOW2 file ---------------------------------------------------------------- */
+
+struct open_view {
+	const struct vd_view *view;
+	struct vd_view_reader *reader;
+};
+
+static int view_size(const struct vdifs_node *node, struct vdifs_size *size,
+		     const struct vd_interrupt *interrupt)
+{
+	const struct vd_view *view;
+	int r = vdifs_shown_view(node->shown, &view, interrupt);
+
+	if (r < 0)
+		return r;
+	*size = (struct vdifs_size){
+		.bytes = vd_view_size(view),
+		.blocks = vd_view_blocks(view),
+		.is_exact = true,
+	};
+	return 0;
+}
+
+static int view_open(const struct vdifs_node *node, void **handle,
+		     const struct vd_interrupt *interrupt)
+{
+	struct open_view *open;
+	const struct vd_view *view;
+	int r = vdifs_shown_view(node->shown, &view, interrupt);
+
+	if (r < 0)
+		return r;
+	open = calloc(1, sizeof(*open));
+	if (!open || vd_view_reader_new(view, &open->reader) < 0) {
+		free(open);
+		return -ENOMEM;
+	}
+	open->view = view;
+	*handle = open;
+	return 0;
+}
+
+static void view_release(void *handle)
+{
+	struct open_view *open = handle;
+
+	vd_view_reader_free(open->reader);
+	free(open);
+}
+
+static ssize_t view_read(const struct vdifs_node *node, void *handle, struct vdifs_read *read)
+{
+	struct open_view *open = handle;
+	struct vdifs_worker *worker = read->worker;
+	uint64_t size = vd_view_size(open->view), virt;
+	size_t bytes = read->at < size ? (size_t)vd_min(read->bytes, size - read->at) : 0;
+	int r = 0;
+
+	read->is_spliced = read->can_splice && vd_view_find(open->reader, read->at, bytes, &virt) &&
+			   vdifs_worker_splice(worker, node->shown->disk, virt, bytes);
+	if (!read->is_spliced)
+		r = vd_view_read(open->reader, worker->buffer, bytes, read->at, worker->scratch,
+				 read->interrupt);
+	return r < 0 ? r : (ssize_t)bytes;
+}
+
+static int view_seek(const struct vdifs_node *node, void *handle, uint64_t at, bool want_data,
+		     uint64_t *found, const struct vd_interrupt *interrupt)
+{
+	struct open_view *open = handle;
+
+	(void)node;
+	if (at >= vd_view_size(open->view))
+		return -ENXIO;
+	return vd_view_seek(open->reader, at, want_data, found, interrupt);
+}
+
+const struct vdifs_kind vdifs_kind_qcow2 = {
+	.from_image = true,
+	.size = view_size,
+	.open = view_open,
+	.release = view_release,
+	.read = view_read,
+	.seek = view_seek,
 };

@@ -33,7 +33,7 @@ struct vdifs_read {
 
 struct vdifs_kind {
 	bool is_directory;
-	bool has_attributes; /* those of the disk */
+	bool has_attributes; /* those of its disk */
 	bool from_image; /* its bytes are read from the image, not made from the map */
 
 	/* May wait until the size is known. 0 or -errno. */
@@ -59,9 +59,12 @@ struct vdifs_node {
 	const struct vdifs_kind *kind;
 	unsigned parent; /* its place in the tree; the root is its own */
 	char *name; /* owned */
-	struct vdifs_shown *shown; /* the disk it belongs to; NULL: none */
+	char *second_name; /* found, but not listed; owned, or NULL */
+	struct vdifs_shown *shown; /* the disk it belongs to */
+	unsigned folders; /* directories in it */
 };
 
-extern const struct vdifs_kind vdifs_kind_directory, vdifs_kind_disk, vdifs_kind_map;
+extern const struct vdifs_kind vdifs_kind_directory, vdifs_kind_root, vdifs_kind_disk,
+	vdifs_kind_map, vdifs_kind_qcow2;
 
 #endif

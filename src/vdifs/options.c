@@ -20,7 +20,9 @@
 
 static const struct vd_chain_option own_options[] = {
 	{ "direct", NULL, "bypass the page cache (fast for large reads only)" },
-	{ "map-memory", "SIZE", "memory for the interval map (default 64M)" },
+	{ "layers", NULL, "show each layer of the chain as layers/N.raw" },
+	{ "map-memory", "SIZE", "memory for the interval maps (default 64M)" },
+	{ "qcow2", NULL, "show NAME.qcow2, the disk as one QCOW2 file" },
 	{ "sandbox", "MODE", "auto (default), strict or off" },
 	{ "cache-memory", "SIZE", "memory for decompressed clusters (default 32M)" },
 	{ NULL, NULL, NULL },
@@ -143,6 +145,25 @@ static int take_size(size_t *slot, const char *name, const char *value, struct v
 	return 0;
 }
 
+/* An option without a value. False: there is no such one. */
+static bool take_switch(struct vdifs_options *options, const char *name)
+{
+	const struct {
+		const char *name;
+		bool *slot;
+	} switches[] = {
+		{ "direct", &options->direct },
+		{ "layers", &options->layers },
+		{ "qcow2", &options->qcow2 },
+	};
+
+	for (size_t i = 0; i < sizeof(switches) / sizeof(switches[0]); i++) {
+		if (strcmp(name, switches[i].name) == 0)
+			return *switches[i].slot = true;
+	}
+	return false;
+}
+
 /* Set one option by its long name; value NULL: it was given without one. */
 static int option_set(struct vdifs_options *options, const char *name, const char *value,
 		      struct vd_error *err)
@@ -151,10 +172,8 @@ static int option_set(struct vdifs_options *options, const char *name, const cha
 
 	if (r != -ENOENT)
 		return r;
-	if (strcmp(name, "direct") == 0 && !value) {
-		options->direct = true;
+	if (!value && take_switch(options, name))
 		return 0;
-	}
 	if (strcmp(name, "map-memory") == 0 && value)
 		return take_size(&options->map_memory, name, value, err);
 	if (strcmp(name, "sandbox") == 0 && value)

@@ -16,6 +16,7 @@ struct vdifs_options {
 	const char *image, *mountpoint;
 	struct vd_chain_options chain;
 	bool foreground, debug, single_thread, direct, verbose;
+	bool layers, qcow2; /* more files to show */
 	size_t map_memory; /* bytes */
 	enum vd_sandbox_mode sandbox;
 	char *mount_options; /* words for the kernel and libfuse, with commas; owned, or NULL */

@@ -144,6 +144,8 @@ static int session_new(struct server *server, struct vd_error *err)
 		.tree = {
 			.image_name = strrchr(server->options->image, '/') + 1,
 			.is_directory = server->options->is_directory,
+			.layers = options->layers,
+			.qcow2 = options->qcow2,
 		},
 		.direct = options->direct,
 		.layers = server->confined->layers_text,
@@ -151,9 +153,10 @@ static int session_new(struct server *server, struct vd_error *err)
 		.ending = server_ending,
 		.context = server,
 	};
+	int r = vdifs_fs_new(server->disk, server->index, &fs_options, &server->fs, err);
 
-	if (vdifs_fs_new(server->index, &fs_options, &server->fs) < 0)
-		return vd_fail(err, ENOMEM, "out of memory");
+	if (r < 0)
+		return r;
 	/* The kernel has the other options from the supervisor; these libfuse acts on itself. */
 	snprintf(list, sizeof(list), "max_read=%u%s", vdifs_request_bytes(options),
 		 vdifs_options_has(options, "allow_root") ? ",allow_root" : "");

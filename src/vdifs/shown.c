@@ -1,28 +1,90 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What the files of one disk share: see shown.h. */
+/*
+ * What the files of one disk share: see shown.h.
+ *
+ * Waiting is done in steps between which the caller is asked whether he has been interrupted, and
+ * never with a lock held.
+ */
 #include "config.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
 #include "map/json.h"
 #include "vdifs/shown.h"
 
-void vdifs_shown_init(struct vdifs_shown *shown, struct vd_index *index)
+#define WAIT_NANOSECONDS 20000000L
+
+void vdifs_shown_init(struct vdifs_shown *shown, struct vd_index *index, struct vdifs_turns *turns)
 {
-	*shown = (struct vdifs_shown){ .disk = vd_index_disk(index), .index = index };
+	const struct vd_disk *disk = vd_index_disk(index);
+	const struct stat *image = &disk->layers[0]->source->st;
+
+	*shown = (struct vdifs_shown){
+		.disk = disk,
+		.index = index,
+		.time = image->st_mtim,
+		.mode = image->st_mode & 0444,
+		.turns = turns,
+	};
 	pthread_mutex_init(&shown->lock, NULL);
 }
 
 void vdifs_shown_clear(struct vdifs_shown *shown)
 {
+	if (!shown->disk)
+		return;
 	pthread_mutex_destroy(&shown->lock);
+	vd_view_free(shown->view);
 	free(shown->attribute);
+}
+
+/* Start the index if it is its turn. True: it has been started. */
+static bool take_turn(struct vdifs_shown *shown)
+{
+	struct vdifs_turns *turns = shown->turns;
+	bool is_started;
+
+	if (!turns)
+		return true;
+	pthread_mutex_lock(&turns->lock);
+	if (!shown->is_started && (!turns->latest || vd_index_has_ended(turns->latest->index))) {
+		turns->latest = shown;
+		shown->is_started = true;
+		vd_index_start(shown->index); /* who waits for it hears of an error */
+	}
+	is_started = shown->is_started;
+	pthread_mutex_unlock(&turns->lock);
+	return is_started;
+}
+
+void vdifs_shown_wanted(struct vdifs_shown *shown)
+{
+	take_turn(shown);
+}
+
+/* 0, or -EINTR. */
+static int wait_a_little(const struct vd_interrupt *interrupt)
+{
+	struct timespec time = { .tv_nsec = WAIT_NANOSECONDS };
+
+	nanosleep(&time, NULL);
+	return interrupt->interrupted(interrupt->context) ? -EINTR : 0;
+}
+
+int vdifs_shown_wait(struct vdifs_shown *shown, const struct vd_interrupt *interrupt)
+{
+	int r = 0;
+
+	while (r == 0 && !take_turn(shown))
+		r = wait_a_little(interrupt);
+	return r < 0 ? r : vd_index_wait(shown->index, interrupt);
 }
 
 int vdifs_shown_attribute(struct vdifs_shown *shown, const char **text, size_t *length,
 			  const struct vd_interrupt *interrupt)
 {
-	int r = vd_index_wait(shown->index, interrupt); /* not under the lock */
+	int r = vdifs_shown_wait(shown, interrupt);
 
 	if (r < 0)
 		return r;
@@ -33,5 +95,43 @@ int vdifs_shown_attribute(struct vdifs_shown *shown, const char **text, size_t *
 	*text = shown->attribute;
 	*length = shown->attribute_length;
 	pthread_mutex_unlock(&shown->lock);
+	return r;
+}
+
+/* Make the view, or find that another thread is at it: 0, and there may be none yet. */
+static int view_make(struct vdifs_shown *shown, const struct vd_interrupt *interrupt)
+{
+	struct vd_view *view = NULL;
+	bool is_mine;
+	int r = 0;
+
+	pthread_mutex_lock(&shown->lock);
+	is_mine = !shown->view && !shown->view_is_made;
+	shown->view_is_made = shown->view_is_made || is_mine;
+	pthread_mutex_unlock(&shown->lock);
+	if (!is_mine)
+		return 0;
+	r = vd_view_new(shown->index, interrupt, &view);
+	pthread_mutex_lock(&shown->lock);
+	shown->view = view;
+	shown->view_is_made = false;
+	pthread_mutex_unlock(&shown->lock);
+	return r;
+}
+
+int vdifs_shown_view(struct vdifs_shown *shown, const struct vd_view **view,
+		     const struct vd_interrupt *interrupt)
+{
+	int r = vdifs_shown_wait(shown, interrupt);
+
+	*view = NULL;
+	while (r == 0 && !*view) {
+		r = view_make(shown, interrupt);
+		pthread_mutex_lock(&shown->lock);
+		*view = shown->view;
+		pthread_mutex_unlock(&shown->lock);
+		if (r == 0 && !*view)
+			r = wait_a_little(interrupt);
+	}
 	return r;
 }

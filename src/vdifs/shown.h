@@ -1,28 +1,52 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * A disk that is shown: what its files have in common. Reads come from its disk; block counts,
- * seeks, attributes and the sidecar from its index, so that they cannot disagree.
+ * seeks, attributes and the files that are computed from its index, so that they cannot disagree.
  *
- * All functions may be called by any thread.
+ * There may be hundreds of such disks, as snapshots have indexes of their own. These are built when
+ * they are first needed, one after the other; who needs one waits until it has been built.
+ *
+ * All functions but init and clear may be called by any thread.
  */
 #ifndef VD_VDIFS_SHOWN_H
 #define VD_VDIFS_SHOWN_H
 
 #include <pthread.h>
+#include <time.h>
 
-#include "map/index.h"
+#include "map/view.h"
+
+struct vdifs_shown;
+
+/* Whose index is being built, or was the last. Zero `latest`, init the lock. */
+struct vdifs_turns {
+	pthread_mutex_t lock;
+	struct vdifs_shown *latest;
+};
 
 struct vdifs_shown {
 	const struct vd_disk *disk;
 	struct vd_index *index;
+	struct timespec time; /* of its files */
+	mode_t mode; /* of its files */
+	struct vdifs_turns *turns; /* NULL: somebody else starts the index */
+	bool is_started; /* the index; under the lock of turns */
 	pthread_mutex_t lock; /* for what follows */
 	char *attribute; /* user.intervals, once made */
 	size_t attribute_length;
+	struct vd_view *view; /* the disk as a QCOW2 file, once made */
+	bool view_is_made; /* somebody is at it */
 };
 
-/* The index and its disk must outlive it. */
-void vdifs_shown_init(struct vdifs_shown *shown, struct vd_index *index);
+/* The index, its disk and turns must outlive it. Time and mode are those of the image. */
+void vdifs_shown_init(struct vdifs_shown *shown, struct vd_index *index, struct vdifs_turns *turns);
 void vdifs_shown_clear(struct vdifs_shown *shown);
+
+/* The index is of use: have it built, unless another one is being built. */
+void vdifs_shown_wanted(struct vdifs_shown *shown);
+
+/* Have the index built and wait until it is complete. 0, -EINTR, or as vd_index_wait(). */
+int vdifs_shown_wait(struct vdifs_shown *shown, const struct vd_interrupt *interrupt);
 
 /*
  * The value of user.intervals, which stays for as long as the disk is shown. Waits for the index. 0,
@@ -30,5 +54,9 @@ void vdifs_shown_clear(struct vdifs_shown *shown);
  */
 int vdifs_shown_attribute(struct vdifs_shown *shown, const char **text, size_t *length,
 			  const struct vd_interrupt *interrupt);
+
+/* The QCOW2 file; likewise. Also -EFBIG. */
+int vdifs_shown_view(struct vdifs_shown *shown, const struct vd_view **view,
+		     const struct vd_interrupt *interrupt);
 
 #endif

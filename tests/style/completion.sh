@@ -17,7 +17,7 @@ complete_line() { # complete_line WORD...: what bash would offer for the last on
 }
 
 listed() { # listed PROGRAM: the long options of --help, with = where there is a value
-	"$builddir/$1" --help | grep -oE -- '--[a-z][a-z-]+=?' | sort -u
+	"$builddir/$1" --help | grep -oE -- '--[a-z][a-z0-9-]+=?' | sort -u
 }
 
 in_bash() { # in_bash PROGRAM: the differences
@@ -29,7 +29,7 @@ in_zsh() {
 		_call_program() { shift; "$@" }
 		_arguments() { print -l -- $@ }
 		words=($1) service=${1:t}
-		. completions/_vdifs' - "$builddir/$1" | grep -oE -- '^(\*)?--[a-z-]+' | tr -d '*' | sort -u)
+		. completions/_vdifs' - "$builddir/$1" | grep -oE -- '^(\*)?--[a-z0-9-]+' | tr -d '*' | sort -u)
 }
 
 # Each word that is offered as a value is one that the program takes: what it says then is another thing.

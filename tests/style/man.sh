@@ -11,11 +11,11 @@ lint() {
 }
 
 documented() { # the long options in the option lists of a page
-	sed -n 's/^\.It Fl/ Fl/p' "man/$1.1" | grep -oE ' Fl -[a-z-]+' | sed 's/^ Fl -/--/' | sort -u
+	sed -n 's/^\.It Fl/ Fl/p' "man/$1.1" | grep -oE ' Fl -[a-z0-9-]+' | sed 's/^ Fl -/--/' | sort -u
 }
 
 printed() {
-	"$builddir/$1" --help | grep -oE -- '--[a-z][a-z-]+' | sort -u
+	"$builddir/$1" --help | grep -oE -- '--[a-z][a-z0-9-]+' | sort -u
 }
 
 differences() {
