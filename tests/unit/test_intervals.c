@@ -289,6 +289,27 @@ static void a_disk_of_millions_of_intervals_fits_into_the_default(void **state)
 	vd_intervals_free(list);
 }
 
+/* Together they take no more than the limit, and what one gives back the other may have. */
+static void lists_that_share_a_limit_keep_it_together(void **state)
+{
+	struct vd_intervals *first = list_new((size_t)1 << 20), *second, *third;
+
+	(void)state;
+	assert_int_equal(vd_intervals_new_sharing(first, &second), 0);
+	for (unsigned i = 0; i < 100000; i++)
+		assert_true(vd_intervals_add(second, 65536, i & 1));
+	for (unsigned i = 0; vd_intervals_add(first, 512, i & 1); i++)
+		assert_true(i < 2000000);
+	assert_true(vd_intervals_memory(first) > 0);
+	assert_true(vd_intervals_memory(first) + vd_intervals_memory(second) <= (size_t)1 << 20);
+	assert_int_equal(vd_intervals_new_sharing(first, &third), 0);
+	assert_false(vd_intervals_add(third, 512, true));
+	vd_intervals_free(second);
+	assert_true(vd_intervals_add(third, 512, true));
+	vd_intervals_free(third);
+	vd_intervals_free(first);
+}
+
 static void freeing_nothing_is_fine(void **state)
 {
 	(void)state;
@@ -306,6 +327,7 @@ int main(void)
 		cmocka_unit_test(a_list_without_memory_takes_nothing),
 		cmocka_unit_test(a_list_that_is_full_between_chunk_and_head_stays_as_it_is),
 		cmocka_unit_test(a_disk_of_millions_of_intervals_fits_into_the_default),
+		cmocka_unit_test(lists_that_share_a_limit_keep_it_together),
 		cmocka_unit_test(freeing_nothing_is_fine),
 	};
 

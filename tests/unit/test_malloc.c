@@ -20,8 +20,10 @@
 
 #include "base/bytes.h"
 #include "disk/chain.h"
+#include "disk/views.h"
 #include "images.h"
 #include "map/json.h"
+#include "map/view.h"
 
 static atomic_long allocations; /* since a run began */
 static atomic_long fails_at; /* the number of the one that fails; 0: none */
@@ -118,6 +120,32 @@ static int use_attributes(struct vd_index *index, uint64_t *sum)
 	return 0;
 }
 
+/* The whole disk as a QCOW2 file. */
+static int use_view(struct vd_index *index, uint64_t *sum)
+{
+	struct vd_view_reader *reader = NULL;
+	struct vd_scratch *scratch = NULL;
+	struct vd_view *view;
+	uint8_t piece[5000];
+	int r = vd_view_new(index, NULL, &view);
+
+	if (r < 0)
+		return r;
+	r = vd_view_reader_new(view, &reader);
+	if (r == 0)
+		r = vd_scratch_new(&scratch);
+	for (uint64_t at = 0; at < vd_view_size(view) && r != -ENOMEM; at += sizeof(piece)) {
+		size_t bytes = (size_t)vd_min(sizeof(piece), vd_view_size(view) - at);
+
+		r = vd_view_read(reader, piece, bytes, at, scratch, NULL);
+		*sum = r == 0 ? digest(*sum, piece, bytes) : digest(*sum, &r, sizeof(r));
+	}
+	vd_scratch_free(scratch);
+	vd_view_reader_free(reader);
+	vd_view_free(view);
+	return r == -ENOMEM ? r : 0;
+}
+
 static int use_index(const struct vd_disk *disk, uint64_t *sum)
 {
 	struct vd_index *index;
@@ -134,6 +162,46 @@ static int use_index(const struct vd_disk *disk, uint64_t *sum)
 		r = use_text(index, sum);
 	if (r == 0)
 		r = use_attributes(index, sum);
+	if (r == 0)
+		r = use_view(index, sum);
+	vd_index_free(index);
+	return r;
+}
+
+static int use_snapshot(const struct vd_snapshot *snapshot, void *context)
+{
+	char *id = context;
+
+	strcpy(id, snapshot->id);
+	return 1;
+}
+
+/* What the disk is made of, as disks. */
+static int use_views(struct vd_disk *disk, uint64_t *sum)
+{
+	const struct vd_image *image = disk->layers[0];
+	struct vd_error err = { "" };
+	const struct vd_disk *view;
+	struct vd_index *index, *other;
+	char id[80] = "";
+	int r = vd_disk_view_layer(disk, disk->count - 1, &view);
+
+	if (r == 0)
+		r = use_bytes(view, sum);
+	if (r == 0 && image->format->snapshots)
+		r = image->format->snapshots(image, use_snapshot, id, &err);
+	if (r > 0)
+		r = vd_disk_view_snapshot(disk, id, &view, &err);
+	if (r == 0)
+		r = use_bytes(view, sum);
+	if (r < 0)
+		return r;
+	r = vd_index_new(disk, (size_t)64 << 20, &index);
+	if (r < 0)
+		return r;
+	r = vd_index_new_sharing(view, index, &other);
+	if (r == 0)
+		vd_index_free(other);
 	vd_index_free(index);
 	return r;
 }
@@ -160,6 +228,8 @@ static int use_chain(const struct chain_case *chain, uint64_t *sum)
 		r = use_bytes(disk, sum);
 		if (r == 0)
 			r = use_index(disk, sum);
+		if (r == 0)
+			r = use_views(disk, sum);
 	}
 	vd_disk_close(disk);
 	return r;
