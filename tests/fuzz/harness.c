@@ -7,6 +7,7 @@
  * - what a walk calls a hole reads as zeros;
  * - a read gives the same bytes as two reads of its halves;
  * - seeks agree with the walk; the JSON parses, its pairs are sorted and cover the data;
+ * - the disk as a QCOW2 file can be read from anywhere; snapshots open or say why not;
  * - a failure has an errno and one line of text.
  *
  * A broken promise aborts. A disk may be of exabytes: only so many pieces are looked at.
@@ -21,15 +22,19 @@
 
 #include "base/bytes.h"
 #include "disk/chain.h"
+#include "disk/views.h"
 #include "files.h"
 #include "harness.h"
 #include "map/index.h"
 #include "map/json.h"
+#include "map/view.h"
 
 #define PIECES_MAX 2000
 #define READS 24
 #define READ_MAX ((size_t)1 << 17)
 #define SEEKS 24
+#define VIEW_READ_MAX ((size_t)1 << 16)
+#define SNAPSHOTS_MAX 4
 #define TEXT_MAX ((size_t)1 << 16)
 #define THREADS_IN 16 /* threads cost more than all the rest: one of so many times */
 #define CACHE_BYTES ((size_t)4 << 20)
@@ -42,6 +47,7 @@ struct job {
 	struct vd_piece pieces[PIECES_MAX]; /* from 0 on, merged; the last may be cut short */
 	unsigned count;
 	uint64_t reached; /* end of the last piece */
+	unsigned snapshots; /* opened */
 };
 
 static uint64_t roll(struct job *job, uint64_t sides)
@@ -218,6 +224,76 @@ static void check_json(struct job *job)
 	vd_json_reader_free(reader);
 }
 
+/* The disk as a QCOW2 file: reads anywhere, halves as the whole; holes are zeros. */
+static void check_view_read(struct job *job, const struct vd_view *view,
+			    struct vd_view_reader *reader)
+{
+	static uint8_t whole[VIEW_READ_MAX], parts[VIEW_READ_MAX];
+	uint64_t at = roll(job, vd_view_size(view)), found;
+	size_t bytes = (size_t)vd_min(1 + roll(job, VIEW_READ_MAX), vd_view_size(view) - at);
+	size_t half = (size_t)roll(job, bytes + 1);
+	int r = vd_view_read(reader, whole, bytes, at, job->scratch, NULL);
+	int second = half < bytes ? vd_view_read(reader, parts + half, bytes - half, at + half,
+						 job->scratch, NULL)
+				  : 0;
+	int first = half ? vd_view_read(reader, parts, half, at, job->scratch, NULL) : 0;
+
+	CHECK(r == -ENOMEM || first == -ENOMEM || second == -ENOMEM ||
+	      (r == 0) == (first == 0 && second == 0));
+	CHECK(r < 0 || first < 0 || second < 0 || memcmp(whole, parts, bytes) == 0);
+	if (vd_view_seek(reader, at, true, &found, NULL) < 0)
+		found = vd_view_size(view);
+	CHECK(found >= at && found <= vd_view_size(view));
+	for (uint64_t i = at; i < found && i < at + bytes; i++)
+		CHECK(r < 0 || whole[i - at] == 0);
+}
+
+static void check_view(struct job *job, struct vd_index *index)
+{
+	struct vd_view_reader *reader;
+	struct vd_view *view;
+
+	if (vd_view_check(job->disk, NULL) < 0)
+		return;
+	CHECK(vd_view_new(index, NULL, &view) == 0);
+	CHECK(vd_view_reader_new(view, &reader) == 0);
+	for (int i = 0; i < READS; i++)
+		check_view_read(job, view, reader);
+	vd_view_reader_free(reader);
+	vd_view_free(view);
+}
+
+/* A vd_snapshot_fn: open it beside the disk, and read. */
+static int check_snapshot(const struct vd_snapshot *snapshot, void *context)
+{
+	struct job *job = context;
+	struct vd_error err = { "" };
+	const struct vd_disk *view;
+	uint8_t bytes[100];
+	int r = vd_disk_view_snapshot(job->disk, snapshot->id, &view, &err);
+
+	CHECK(r <= 0 && (r == 0 || (*err.text && !strpbrk(err.text, "\n\033"))));
+	for (int i = 0; i < 4 && r == 0 && view->size >= sizeof(bytes); i++)
+		vd_disk_read(view, bytes, sizeof(bytes), roll(job, view->size - sizeof(bytes) + 1),
+			     job->scratch);
+	return ++job->snapshots == SNAPSHOTS_MAX;
+}
+
+static void check_views(struct job *job)
+{
+	const struct vd_image *image = job->disk->layers[0];
+	const struct vd_disk *view;
+	struct vd_error err;
+	uint8_t byte;
+
+	job->snapshots = 0;
+	if (image->format->snapshots)
+		image->format->snapshots(image, check_snapshot, job, &err);
+	CHECK(vd_disk_view_layer(job->disk, job->disk->count - 1, &view) == 0);
+	if (view->size > 0)
+		vd_disk_read(view, &byte, 1, view->size - 1, job->scratch);
+}
+
 /* With threads the index comes to what the walk has found. */
 static void check_index(struct job *job)
 {
@@ -236,6 +312,7 @@ static void check_index(struct job *job)
 		vd_index_totals(index, &totals);
 		CHECK(totals.complete && totals.mapped_bytes == job->disk->size);
 		CHECK(totals.data_bytes == data);
+		check_view(job, index);
 	}
 	vd_index_free(index);
 }
@@ -255,6 +332,7 @@ static void check_disk(struct job *job)
 		check_json(job);
 		check_index(job);
 	}
+	check_views(job);
 	vd_scratch_free(job->scratch);
 	vd_index_free(job->index);
 }
