@@ -57,16 +57,19 @@ static struct vd_interrupt interrupt_of(fuse_req_t req)
 
 /* --- attributes ------------------------------------------------------------------------------ */
 
-/* Fill st. Where the size is known only when the map is complete it waits. 0 or -errno. */
-static int node_stat(fuse_req_t req, fuse_ino_t ino, struct stat *st, double *timeout)
+/*
+ * Fill st. Where the size is known only when the map is complete it waits; without an interrupt it
+ * gives one that does not last. 0 or -errno.
+ */
+static int node_stat(fuse_req_t req, fuse_ino_t ino, const struct vd_interrupt *interrupt,
+		     struct stat *st, double *timeout)
 {
 	const struct vdifs_fs *fs = fs_of(req);
 	const struct stat *image = &fs->tree.disks[0].disk->layers[0]->source->st;
 	const struct vdifs_node *node = node_of(fs, ino);
-	struct vd_interrupt interrupt = interrupt_of(req);
 	mode_t readable = node->shown->mode;
 	struct vdifs_size size = { 0 };
-	int r = node->kind->size(node, &size, &interrupt);
+	int r = node->kind->size(node, &size, interrupt);
 
 	*st = (struct stat){
 		.st_ino = ino,
@@ -91,9 +94,10 @@ static int node_stat(fuse_req_t req, fuse_ino_t ino, struct stat *st, double *ti
 
 static void fs_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
+	struct vd_interrupt interrupt = interrupt_of(req);
 	struct stat st;
 	double timeout;
-	int r = node_stat(req, ino, &st, &timeout);
+	int r = node_stat(req, ino, &interrupt, &st, &timeout);
 
 	(void)fi;
 	if (r < 0)
@@ -102,6 +106,11 @@ static void fs_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 		fuse_reply_attr(req, &st, timeout);
 }
 
+/*
+ * Never waits: the kernel has one lookup a directory at a time (libfuse before 3.17 cannot tell it
+ * otherwise), and whoever comes next could not be interrupted. A size that does not last is asked for
+ * again, by fs_getattr(), before anybody sees it.
+ */
 static void fs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct fuse_entry_param entry = { .entry_timeout = FOREVER_SECONDS };
@@ -110,7 +119,7 @@ static void fs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 
 	if (place >= 0) { /* if not, 0 is an answer, too: the kernel keeps it */
 		entry.ino = (fuse_ino_t)place + FUSE_ROOT_ID;
-		r = node_stat(req, entry.ino, &entry.attr, &entry.attr_timeout);
+		r = node_stat(req, entry.ino, NULL, &entry.attr, &entry.attr_timeout);
 	}
 	if (r < 0)
 		fuse_reply_err(req, -r);
@@ -237,8 +246,7 @@ static void fs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	fi->fh = (uint64_t)(uintptr_t)handle;
 	fi->direct_io = fs->options.direct && node->kind->from_image;
 	/* What is shown never changes, unless the image does: then no old page is to be given. */
-	fi->keep_cache =
-		r == 0 && !(node->kind->from_image && vd_disk_changed(node->shown->disk));
+	fi->keep_cache = r == 0 && !(node->kind->from_image && vd_disk_changed(node->shown->disk));
 	if (r < 0)
 		fuse_reply_err(req, -r);
 	else

@@ -92,13 +92,13 @@ static int map_size(const struct vdifs_node *node, struct vdifs_size *size,
 		    const struct vd_interrupt *interrupt)
 {
 	struct vd_index_totals totals;
-	int r = vdifs_shown_wait(node->shown, interrupt);
+	int r = interrupt ? vdifs_shown_wait(node->shown, interrupt) : 0;
 
 	vd_index_totals(node->shown->index, &totals);
 	*size = (struct vdifs_size){
 		.bytes = totals.json_bytes,
 		.blocks = vd_div_up(totals.json_bytes, VD_SECTOR),
-		.is_exact = true,
+		.is_exact = totals.complete,
 	};
 	return r;
 }
@@ -180,14 +180,12 @@ static int view_size(const struct vdifs_node *node, struct vdifs_size *size,
 	const struct vd_view *view;
 	int r = vdifs_shown_view(node->shown, &view, interrupt);
 
-	if (r < 0)
-		return r;
-	*size = (struct vdifs_size){
-		.bytes = vd_view_size(view),
-		.blocks = vd_view_blocks(view),
-		.is_exact = true,
-	};
-	return 0;
+	*size = (struct vdifs_size){ .is_exact = view };
+	if (view) {
+		size->bytes = vd_view_size(view);
+		size->blocks = vd_view_blocks(view);
+	}
+	return r;
 }
 
 static int view_open(const struct vdifs_node *node, void **handle,

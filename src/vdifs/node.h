@@ -18,7 +18,7 @@ struct vdifs_node;
 struct vdifs_size {
 	uint64_t bytes;
 	uint64_t blocks; /* of 512 bytes */
-	bool is_exact; /* false: the block count may still change */
+	bool is_exact; /* false: the block count may still change, or nothing is known yet */
 };
 
 /* A read: what is asked, and where the answer is. */
@@ -36,7 +36,10 @@ struct vdifs_kind {
 	bool has_attributes; /* those of its disk */
 	bool from_image; /* its bytes are read from the image, not made from the map */
 
-	/* May wait until the size is known. 0 or -errno. */
+	/*
+	 * May wait until the size is known; without an interrupt it does not, and a size that is
+	 * not known is 0. 0 or -errno.
+	 */
 	int (*size)(const struct vdifs_node *node, struct vdifs_size *size,
 		    const struct vd_interrupt *interrupt);
 

@@ -119,17 +119,25 @@ static int view_make(struct vdifs_shown *shown, const struct vd_interrupt *inter
 	return r;
 }
 
+static const struct vd_view *view_made(struct vdifs_shown *shown)
+{
+	const struct vd_view *view;
+
+	pthread_mutex_lock(&shown->lock);
+	view = shown->view;
+	pthread_mutex_unlock(&shown->lock);
+	return view;
+}
+
 int vdifs_shown_view(struct vdifs_shown *shown, const struct vd_view **view,
 		     const struct vd_interrupt *interrupt)
 {
-	int r = vdifs_shown_wait(shown, interrupt);
+	int r = interrupt ? vdifs_shown_wait(shown, interrupt) : 0;
 
-	*view = NULL;
-	while (r == 0 && !*view) {
+	*view = view_made(shown);
+	while (interrupt && r == 0 && !*view) {
 		r = view_make(shown, interrupt);
-		pthread_mutex_lock(&shown->lock);
-		*view = shown->view;
-		pthread_mutex_unlock(&shown->lock);
+		*view = view_made(shown);
 		if (r == 0 && !*view)
 			r = wait_a_little(interrupt);
 	}

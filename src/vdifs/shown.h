@@ -55,7 +55,10 @@ int vdifs_shown_wait(struct vdifs_shown *shown, const struct vd_interrupt *inter
 int vdifs_shown_attribute(struct vdifs_shown *shown, const char **text, size_t *length,
 			  const struct vd_interrupt *interrupt);
 
-/* The QCOW2 file; likewise. Also -EFBIG. */
+/*
+ * The QCOW2 file; likewise. Also -EFBIG. Without an interrupt it does not wait: 0, and *view is NULL
+ * if it has not been made.
+ */
 int vdifs_shown_view(struct vdifs_shown *shown, const struct vd_view **view,
 		     const struct vd_interrupt *interrupt);
 

@@ -4,7 +4,7 @@
 # the same in little memory, and whoever waits for the map can be interrupted.
 # shellcheck source-path=SCRIPTDIR source=lib.sh disable=SC2015,SC2086,SC2317
 . "$(dirname "$0")/lib.sh"
-start root python3 getfattr jq
+start root python3 getfattr jq qemu-img
 mkdir mnt small
 touch plain
 
@@ -147,11 +147,14 @@ has_grown() { [ "$(attribute user.vdifs.info plain | jq .map.mapped_bytes)" -gt 
 
 interrupted() {
 	local took
-	mount_image '' endless.qcow2 mnt && mount_image '' endless.qcow2 plain || return
-	is "the names of an endless map are listed$in" "$(ls mnt)" "endless.intervals.json"$'\n'"endless.raw"
+	mount_image --qcow2 endless.qcow2 mnt && mount_image '' endless.qcow2 plain || return
+	is "the names of an endless map are listed$in" "$(ls mnt)" \
+		"endless.intervals.json"$'\n'"endless.qcow2"$'\n'"endless.raw"
 	took=$(milliseconds head -c 1048576 mnt/endless.raw 2>/dev/null)
 	soon "its disk can be read meanwhile$in" "$took" 1000
+	others
 	killed "stat of the sidecar" stat mnt/endless.intervals.json
+	killed "stat of the QCOW2 file" stat mnt/endless.qcow2
 	killed "ls -l of the directory" ls -l mnt
 	killed "getfattr of user.intervals" getfattr --only-values -n user.intervals plain
 	killed "cat of the sidecar" cat mnt/endless.intervals.json
@@ -187,6 +190,52 @@ os.lseek(os.open("plain", os.O_RDONLY), 0, os.SEEK_DATA)'
 	soon "and go at once$in" "$took" 2000
 	unmount plain
 	claim "with their processes$in" wait_for 5 no_processes
+}
+
+# Who waits does not keep others from looking up names for the first time.
+others() {
+	local took first
+	mount_image --qcow2 endless.qcow2 small || return
+	begin stat small/endless.intervals.json >/dev/null 2>&1
+	first=$pid
+	wait_for 20 is_waiting "$first"
+	took=$(milliseconds timeout 20 cmp -n 1 small/endless.raw /dev/zero)
+	soon "a name beside that of the sidecar is found while somebody waits$in" "$took" 1000
+	kill "$first"
+	end_of "$first"
+	unmount small
+}
+
+# A size that was not known at the lookup is known to who reads without asking for it.
+unasked() {
+	mount_image --qcow2 big.qcow2 small || return
+	python_claims "$in" <<'END'
+import os, sys
+from claims import same
+for name, head in (('big.intervals.json', b'{"virtual_size":1'), ('big.qcow2', b'QFI\xfb\0\0\0\3')):
+    fd = os.open('small/' + name, os.O_RDONLY)
+    same('%s is read by who has not asked for its size%s' % (name, sys.argv[1]), os.pread(fd, len(head), 0), head)
+    same('%s has an end for him%s' % (name, sys.argv[1]), os.lseek(fd, 0, os.SEEK_END), os.fstat(fd).st_size)
+END
+	unmount small
+}
+
+# The maps of layers are made one after the other: who waits for his turn can be interrupted, too.
+turns() {
+	local first
+	mount_image --layers top.qcow2 mnt || return
+	begin cat mnt/layers/1.intervals.json >/dev/null 2>&1
+	first=$pid
+	wait_for 20 is_waiting "$first"
+	killed "who waits for the map of another layer" cat mnt/layers/2.intervals.json
+	is "that layer can be read meanwhile$in" "$(head -c 3 mnt/layers/2.raw | tr '\0' .)" ...
+	claim "and sought in$in" cmp -n 100000 mnt/layers/1.raw mnt/layers/2.raw
+	begin cat mnt/layers/2.intervals.json >/dev/null 2>&1
+	kill -TERM "$(supervisors)"
+	claim "SIGTERM ends a daemon that builds one and owes another$in" wait_for 5 no_daemon
+	end_of "$pid"
+	is "who waited for his turn has an error$in" "$ended_with" 1
+	end_of "$first"
 }
 
 # Those who wait for the map do not keep a daemon from ending: they get an error.
@@ -241,8 +290,14 @@ END
 
 "$python" "$here/fragmented.py" big.qcow2 $big
 "$python" "$here/fragmented.py" endless.qcow2 $endless sparse
+image_options=backing_file=endless.qcow2,backing_fmt=qcow2
+image middle.qcow2 $((1 << 47))
+image_options=backing_file=middle.qcow2,backing_fmt=qcow2
+image top.qcow2 $((1 << 47))
 each_mode at_once
+each_mode unasked
 each_mode interrupted
 each_mode ended
+turns
 progress
 finish
