@@ -56,7 +56,9 @@ int vd_chain_option_set(struct vd_chain_options *options, const char *name, cons
 			struct vd_error *err)
 {
 	const struct vd_chain_option *row = vd_chain_option_table;
+	unsigned *count;
 	bool is_file;
+	int r;
 
 	while (row->name && strcmp(row->name, name) != 0)
 		row++;
@@ -79,13 +81,12 @@ int vd_chain_option_set(struct vd_chain_options *options, const char *name, cons
 		return 0;
 	}
 	is_file = strcmp(name, "backing-file") == 0;
-	if ((is_file ? options->backing_file_count : options->backing_format_count) ==
-	    VD_LAYERS_MAX - 1)
+	count = is_file ? &options->backing_file_count : &options->backing_format_count;
+	if (*count == VD_LAYERS_MAX - 1)
 		return vd_fail(err, EINVAL, "--%s: a chain has at most %d layers", name,
 			       VD_LAYERS_MAX);
-	if (is_file)
-		return take_string(&options->backing_files[options->backing_file_count++], name,
-				   value, err);
-	return take_format(&options->backing_formats[options->backing_format_count++], name, value,
-			   err);
+	r = is_file ? take_string(&options->backing_files[*count], name, value, err)
+		    : take_format(&options->backing_formats[*count], name, value, err);
+	*count += r == 0; /* one that was refused leaves no gap */
+	return r;
 }

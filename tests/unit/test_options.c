@@ -70,7 +70,8 @@ static void files_and_snapshots_are_any_text_but_the_empty(void **state)
 	assert_int_equal(set("backing-file", "x", 0).backing_file_count, 1);
 	set("data-file", "", -EINVAL);
 	set("snapshot", "", -EINVAL);
-	set("backing-file", "", -EINVAL);
+	assert_int_equal(set("backing-file", "", -EINVAL).backing_file_count, 0);
+	assert_int_equal(set("backing-format", "odd", -EINVAL).backing_format_count, 0);
 }
 
 static void backing_formats_are_checked_as_the_images(void **state)
