@@ -58,8 +58,8 @@ enum { TYPE_FIXED = 2, TYPE_DYNAMIC = 3, TYPE_DIFFERENCING = 4 };
 enum { BAT_PAGE_BITS = 16, BITMAP_PAGE_BITS_MAX = 12, FIXED_CLUSTER_BITS = 16 };
 /* 2040 GiB, the format's limit for images with a BAT; it also bounds the work of a hostile one. */
 #define DYNAMIC_SIZE_MAX ((uint64_t)0xff000000 * VD_SECTOR)
-/* Blocks of larger disks (2 TiB in blocks below 512 KiB) are not searched for overlaps. */
-#define SCAN_ENTRIES_MAX ((uint64_t)4 << 20)
+/* What the largest disk has in blocks of 512 KiB. It bounds the memory of the search for overlaps. */
+#define BLOCKS_MAX ((uint64_t)4 << 20)
 #define TAP_VERSION(major, minor) ((uint32_t)(major) << 16 | (minor))
 
 struct vhd {
@@ -291,6 +291,11 @@ static int table_check(struct vd_image *image, struct vd_error *err)
 			       "%s: VHD max_table_entries is %" PRIu32 ", but the disk of %" PRIu64
 			       " bytes has %" PRIu64 " blocks; the image is damaged",
 			       name, vhd->entries, image->size, need);
+	if (need > BLOCKS_MAX)
+		return vd_fail(err, EFBIG,
+			       "%s: the VHD has %" PRIu64 " blocks of %" PRIu64
+			       " bytes; the limit is %" PRIu64,
+			       name, need, vhd->block_bytes, BLOCKS_MAX);
 	if (!vd_inside(vhd->table_host, vhd->table_bytes, image->source->size))
 		return vd_fail(err, EINVAL,
 			       "%s: VHD table_offset is 0x%" PRIx64 " with %" PRIu32
@@ -419,8 +424,6 @@ static int bat_scan(struct vd_image *image, struct vd_error *err)
 	};
 	int r;
 
-	if (search.blocks > SCAN_ENTRIES_MAX)
-		return 0;
 	r = bat_search(&search);
 	if (r > 0) {
 		if (vd_overlap_init(&search.set, vhd->bitmap_bytes + vhd->block_bytes,
