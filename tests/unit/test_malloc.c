@@ -275,6 +275,55 @@ static void check_chain(const struct chain_case *chain)
 	assert_int_equal(wrong, 0);
 }
 
+/*
+ * One open disk, which is then read and mapped, with the n-th allocation failing. What that hits is
+ * -ENOMEM; afterwards all of the disk is there again. 1: there was no n-th. 0: fine. -1: not.
+ */
+static int run_open_disk(const struct chain_case *chain, long number, uint64_t expected)
+{
+	struct vd_error err = { "" };
+	struct vd_disk *disk;
+	uint64_t sum, again;
+	int r, later;
+
+	assert_int_equal(vd_chain_open(chain->path, &chain->options, &vd_opener_here, &disk, &err),
+			 0);
+	sum = again = disk->size + disk->count; /* as use_chain() begins */
+	atomic_store(&allocations, 0);
+	atomic_store(&fails_on, false);
+	atomic_store(&fails_at, number);
+	r = use_bytes(disk, &sum);
+	if (r == 0)
+		r = use_index(disk, &sum);
+	atomic_store(&fails_at, 0);
+	later = use_bytes(disk, &again);
+	if (later == 0)
+		later = use_index(disk, &again);
+	vd_disk_close(disk);
+	if ((r != -ENOMEM && (r < 0 || sum != expected)) || later < 0 || again != expected) {
+		print_error("allocation %ld: %s, then %s\n", number, strerror(-r),
+			    later < 0 ? strerror(-later) : "other contents");
+		return -1;
+	}
+	return atomic_load(&allocations) < number;
+}
+
+static void check_recovery(const struct chain_case *chain)
+{
+	unsigned wrong = 0;
+	uint64_t expected = 0;
+	long number = 0;
+	int r;
+
+	assert_int_equal(use_chain(chain, &expected), 0);
+	do {
+		r = run_open_disk(chain, ++number, expected);
+		wrong += r < 0;
+	} while (r <= 0);
+	assert_true(number > 10);
+	assert_int_equal(wrong, 0);
+}
+
 static void qcow2_file(const char *folder, const char *name, const struct qcow2_facts *facts)
 {
 	struct image *image = make(sizeof(*image));
@@ -302,6 +351,7 @@ static void a_qcow2_chain_survives(void **state)
 	qcow2_file(*state, "top", &top);
 	qcow2_file(*state, "base", &base);
 	check_chain(&chain);
+	check_recovery(&chain);
 }
 
 static void a_qcow2_snapshot_with_its_base_by_hand_survives(void **state)
@@ -324,6 +374,7 @@ static void a_qcow2_snapshot_with_its_base_by_hand_survives(void **state)
 	qcow2_file(*state, "top", &top);
 	qcow2_file(*state, "base", &top); /* taken as raw */
 	check_chain(&chain);
+	check_recovery(&chain);
 }
 
 static void a_qcow2_image_with_a_data_file_survives(void **state)
@@ -336,6 +387,7 @@ static void a_qcow2_image_with_a_data_file_survives(void **state)
 	file_write(in_folder(*state, "data"), zeros, sizeof(zeros));
 	assert_int_equal(truncate(in_folder(*state, "data"), QCOW2_SIZE), 0);
 	check_chain(&chain);
+	check_recovery(&chain);
 }
 
 static void a_vhd_chain_with_an_absolute_locator_survives(void **state)
@@ -349,6 +401,7 @@ static void a_vhd_chain_with_an_absolute_locator_survives(void **state)
 	vhd_file(*state, "top.vhd", &top);
 	vhd_file(*state, "base.vhd", &base);
 	check_chain(&chain);
+	check_recovery(&chain);
 }
 
 static void a_vhd_chain_whose_first_names_lead_nowhere_survives(void **state)
@@ -360,6 +413,7 @@ static void a_vhd_chain_whose_first_names_lead_nowhere_survives(void **state)
 	vhd_file(*state, "top.vhd", &top);
 	vhd_file(*state, "base.vhd", &base);
 	check_chain(&chain);
+	check_recovery(&chain);
 }
 
 static void images_with_shared_tables_and_blocks_survive(void **state)
