@@ -142,8 +142,9 @@ void fuzz_file_read(const struct fuzz_file *file, void *buffer, size_t bytes, ui
 	memset(buffer, 0, bytes);
 	for (unsigned i = 0; i < file->count; i++) {
 		const struct fuzz_record *record = &file->records[i];
+		uint64_t past = host + bytes >= host ? host + bytes : UINT64_MAX;
 		uint64_t start = vd_max(host, record->offset);
-		uint64_t end = vd_min(host + bytes, record->offset + record->length);
+		uint64_t end = vd_min(past, record->offset + record->length);
 
 		if (start < end)
 			memcpy((uint8_t *)buffer + (start - host),
@@ -176,7 +177,7 @@ bool fuzz_file_write(struct fuzz_file *file, const void *bytes, size_t count, ui
 		struct fuzz_record *record = &file->records[i];
 
 		if (host >= record->offset &&
-		    host - record->offset + count <= (uint64_t)record->length) {
+		    vd_inside(host - record->offset, count, record->length)) {
 			memcpy(record->bytes + (host - record->offset), bytes, count);
 			return true;
 		}
@@ -239,6 +240,11 @@ int fuzz_open(void *context, const struct vd_open_request *request, struct vd_so
 	const char *slash = strrchr(request->name, '/');
 	const char *name = slash ? slash + 1 : request->name;
 
+	if (request->base && request->policy == VD_BACKING_NONE)
+		return vd_fail(err, EACCES, "the policy forbids the %s", request->role);
+	if (request->base && request->policy != VD_BACKING_ANY &&
+	    strncmp(request->name, "../", 3) == 0)
+		return vd_fail(err, EXDEV, "the %s lies outside", request->role);
 	for (unsigned i = 0; i < files->count; i++) {
 		struct memory_source *memory;
 		char shown[4 * FUZZ_NAME_MAX + 1];

@@ -6,6 +6,9 @@
  * The input is a sequence of files: u8 length and name, u64 size, u16 count of records, and for
  * each record u64 offset, u32 length, bytes; little-endian. Where records overlap, the later holds.
  * A cut or senseless input is as many files and records as can be made out.
+ *
+ * The first file is the one that is opened. A later one of the name "options" holds the options of
+ * the chain.
  */
 #ifndef VD_FUZZ_FILES_H
 #define VD_FUZZ_FILES_H
@@ -14,7 +17,7 @@
 
 #include "disk/opener.h"
 
-#define FUZZ_FILES_MAX 8
+#define FUZZ_FILES_MAX 40 /* more than a chain may have */
 #define FUZZ_RECORDS_MAX 256
 #define FUZZ_NAME_MAX 32
 
@@ -73,7 +76,10 @@ extern struct fuzz_fault fuzz_fault;
 /* Put bytes over what is there, inside one record; false: there is no such record. */
 bool fuzz_file_write(struct fuzz_file *file, const void *bytes, size_t count, uint64_t host);
 
-/* An opener that finds the files by the last part of their names; context: struct fuzz_files. */
+/*
+ * An opener that finds the files by the last part of their names, whatever the policy but "none";
+ * "../" lies outside. context: struct fuzz_files.
+ */
 int fuzz_open(void *context, const struct vd_open_request *request, struct vd_source **out,
 	      struct vd_error *err);
 

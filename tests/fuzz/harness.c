@@ -30,12 +30,13 @@
 #include "map/view.h"
 
 #define PIECES_MAX 2000
-#define READS 24
+#define READS 12
 #define READ_MAX ((size_t)1 << 17)
-#define SEEKS 24
+#define SEEKS 8
 #define VIEW_READ_MAX ((size_t)1 << 16)
 #define SNAPSHOTS_MAX 4
 #define TEXT_MAX ((size_t)1 << 16)
+#define OPTIONS_MAX ((size_t)512)
 #define THREADS_IN 16 /* threads cost more than all the rest: one of so many times */
 #define CACHE_BYTES ((size_t)4 << 20)
 
@@ -131,6 +132,19 @@ static void check_extents(struct job *job)
 	}
 }
 
+/* What is said to lie in a file as it is does. `bytes` of them have been read. */
+static void check_raw(struct job *job, const uint8_t *whole, size_t bytes, uint64_t virt)
+{
+	static uint8_t raw[READ_MAX];
+	const struct vd_source *from;
+	uint64_t where;
+
+	if (!vd_disk_find_raw(job->disk, virt, bytes, &from, &where))
+		return;
+	CHECK(vd_inside(where, bytes, from->size));
+	CHECK(vd_source_read(from, raw, bytes, where) == 0 && memcmp(raw, whole, bytes) == 0);
+}
+
 static void check_read(struct job *job)
 {
 	static uint8_t whole[READ_MAX], parts[READ_MAX];
@@ -155,6 +169,7 @@ static void check_read(struct job *job)
 	if (r < 0)
 		return;
 	CHECK(memcmp(whole, parts, bytes) == 0);
+	check_raw(job, whole, bytes, virt);
 	if (is_hole(job, virt, virt + bytes))
 		CHECK(whole[0] == 0 && memcmp(whole, whole + 1, bytes - 1) == 0);
 }
@@ -346,6 +361,35 @@ static uint64_t hash(const uint8_t *data, size_t bytes)
 	return h | 1;
 }
 
+/* The options are a file, too: a line each, as on a command line but without dashes. */
+static void take_options(const struct fuzz_files *files, struct vd_chain_options *options)
+{
+	static char text[OPTIONS_MAX + 1];
+	const struct fuzz_file *file = NULL;
+	char *line, *rest = text;
+	size_t bytes;
+
+	for (unsigned i = 1; i < files->count; i++) {
+		if (strcmp(files->files[i].name, "options") == 0)
+			file = &files->files[i];
+	}
+	if (!file)
+		return;
+	bytes = (size_t)vd_min(file->size, OPTIONS_MAX);
+	fuzz_file_read(file, text, bytes, 0);
+	text[bytes] = '\0';
+	while ((line = strsep(&rest, "\n"))) {
+		struct vd_error err = { "" };
+		char *value = strchr(line, '=');
+		int r;
+
+		if (value)
+			*value++ = '\0';
+		r = vd_chain_option_set(options, line, value, &err);
+		CHECK(r == 0 || r == -ENOENT || (r == -EINVAL && *err.text));
+	}
+}
+
 void fuzz_run(const uint8_t *data, size_t bytes)
 {
 	static struct job job;
@@ -357,6 +401,7 @@ void fuzz_run(const uint8_t *data, size_t bytes)
 
 	fuzz_files_parse(&files, data, bytes);
 	if (files.count > 0) {
+		take_options(&files, &options);
 		job.count = 0;
 		job.reached = 0;
 		job.dice = hash(data, bytes);

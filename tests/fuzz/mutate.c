@@ -5,8 +5,10 @@
  */
 #include "config.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/bytes.h"
 #include "harness.h"
@@ -14,6 +16,21 @@
 size_t LLVMFuzzerMutate(uint8_t *data, size_t bytes, size_t max);
 size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t bytes, size_t max, unsigned seed);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
+int LLVMFuzzerInitialize(int *argc, char ***argv);
+
+/* What libFuzzer's own figures lack: on a busy machine seconds say little. */
+static void print_time(void)
+{
+	printf("stat::processor_seconds:        %ld\n", (long)(clock() / CLOCKS_PER_SEC));
+}
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+	(void)argc;
+	(void)argv;
+	atexit(print_time);
+	return 0;
+}
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {

@@ -4,23 +4,31 @@
 
     tests/fuzz/seeds.py OUT         makes OUT/qcow2, OUT/vhd and OUT/chain
 
-A recipe with one image is a seed of its format, one with several files a seed of the chains.  The first file of an
-input is the one that is opened.  What is too large to be fuzzed at some speed is left out.
+A recipe with one image is a seed of its format, one with several files a seed of the chains; each of its runs is a
+seed.  What is too large to be fuzzed at some speed is left out.  The usual cluster of 64 KiB makes a fuzzer slow, since
+each look-up goes through a page of that size: recipes that do not care for the size are used with clusters of 512
+bytes as well.
 """
 import glob
 import os
+import re
 import struct
 import sys
+import tempfile
 
 sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, '..', 'lib'))
 
-from recipe import Recipe, RecipeError                                  # noqa: E402
+from recipe import Recipe, RecipeError, number                          # noqa: E402
 
-SEED_MAX = 64 << 10
-FILES_MAX, RECORDS_MAX, NAME_MAX = 8, 256, 32
+SEED_MAX = 16 << 10
+READ_MAX = 4 << 20
+CUTS = (16 << 10, 4 << 10, 1 << 10, 512)       # the longest record; what is behind is zeros then
+FILES_MAX, RECORDS_MAX, NAME_MAX = 40, 256, 32
+SHRUNK_MAX = 1 << 30
 GAP = 64                # zeros between two records
+SOMETHING = re.compile(b'[^\\0]')
 
 
 def data_of(fd, size):
@@ -32,7 +40,7 @@ def data_of(fd, size):
         except OSError:
             return
         at = os.lseek(fd, start, os.SEEK_HOLE)
-        if at - start > 64 * SEED_MAX:
+        if at - start > READ_MAX:
             raise ValueError('too large')
         yield start, os.pread(fd, at - start, start)
 
@@ -41,10 +49,10 @@ def records_of(start, data):
     """The parts of data that are not zero, with short gaps left in."""
     at = 0
     while True:
-        while data[at:at + GAP] == bytes(len(data[at:at + GAP])) and at < len(data):
-            at += GAP
-        if at >= len(data):
+        found = SOMETHING.search(data, at)
+        if not found:
             return
+        at = found.start() - found.start() % GAP
         end = data.find(bytes(GAP), at)
         end = len(data) if end < 0 else end
         end += -end % GAP
@@ -52,48 +60,100 @@ def records_of(start, data):
         at = max(end, at + GAP)
 
 
-def print_file(path, name):
-    size = os.path.getsize(path)
-    with open(path, 'rb') as file:
-        records = [record for start, data in data_of(file.fileno(), size) for record in records_of(start, data)]
+def print_file(name, size, records):
     if len(records) > RECORDS_MAX or len(name) > NAME_MAX:
         raise ValueError('too much')
     out = struct.pack('<B%dsQH' % len(name), len(name), name, size, len(records))
     return out + b''.join(struct.pack('<QI', start, len(data)) + data for start, data in records)
 
 
-def seed_of(recipe):
-    """(kind, input) of a built recipe."""
-    first = recipe.runs[-1].image
-    if not os.path.isfile(recipe.place(first)):
+def print_paths(paths):
+    """The files with all that is in them, if that is short enough; else guest data is what suffers most."""
+    files = []
+    for path in paths:
+        size = os.path.getsize(path)
+        with open(path, 'rb') as file:
+            records = [record for start, data in data_of(file.fileno(), size) for record in records_of(start, data)]
+        files.append((os.path.basename(path).encode(), size, records))
+    for cut in CUTS:
+        parts = [print_file(name, size, [(start, data[:cut]) for start, data in records])
+                 for name, size, records in files]
+        if sum(map(len, parts)) <= SEED_MAX:
+            return parts
+    raise ValueError('too large')
+
+
+def print_options(options):
+    text = '\n'.join('force-share' if option == '-U' else option[2:] for option in options).encode()
+    return [print_file(b'options', len(text), [(0, text)])] if text else []
+
+
+def seed_of(recipe, run):
+    """(kind, input) of a run of a built recipe."""
+    if not os.path.isfile(recipe.place(run.image)):
         raise ValueError('no plain file')
-    names = [first] + [name for name in recipe.files if name != first and os.path.isfile(recipe.place(name))]
-    if len(names) > FILES_MAX:
+    paths = [recipe.place(run.image)]
+    paths += [recipe.place(name) for name in recipe.files
+              if recipe.place(name) != paths[0] and os.path.isfile(recipe.place(name))]
+    if len(paths) > FILES_MAX:
         raise ValueError('too many files')
-    parts = [print_file(recipe.place(name), os.path.basename(recipe.place(name)).encode()) for name in names]
-    if sum(map(len, parts)) > SEED_MAX:
-        raise ValueError('too large')
-    with open(recipe.place(first), 'rb') as file:
+    parts = print_paths(paths)
+    with open(paths[0], 'rb') as file:
         kind = 'qcow2' if file.read(4) == b'QFI\xfb' else 'vhd'
-    return 'chain' if len(names) > 1 else kind, b''.join(parts)
+    return 'chain' if len(paths) > 1 else kind, b''.join(parts + print_options(run.options))
+
+
+def shrunk(text):
+    """The same recipe with clusters of 512 bytes and a disk that is smaller by as much, or None."""
+    lines, changed = [], False
+    if any(number(size) > SHRUNK_MAX for size in re.findall(r'\b(?:size|gap)=(\S+)', text)):
+        return None                     # the tables would become too large
+    for line in text.splitlines():
+        if re.match(r'(qcow2|chain) ', line) and 'cluster_bits=' not in line and 'extended_l2' not in line:
+            line = re.sub(r'\bsize=(\S+)', lambda size: 'size=%d' % max(512, number(size[1]) // 128), line)
+            line += ' cluster_bits=9'
+            changed = True
+        lines.append(line)
+    return '\n'.join(lines) + '\n' if changed else None
+
+
+def make_seeds(path, suffix, out):
+    """Write the seeds of one recipe; returns how many."""
+    made = 0
+    recipe = Recipe(path)
+    try:
+        recipe.build()
+        for index, run in enumerate(recipe.runs):
+            try:
+                kind, data = seed_of(recipe, run)
+            except (ValueError, OSError):
+                continue
+            name = recipe.name + suffix + ('.%d' % (index + 1) if index else '')
+            with open(os.path.join(out, kind, name), 'wb') as seed:
+                seed.write(data)
+            made += 1
+    except (RecipeError, ValueError, OSError):
+        pass
+    finally:
+        if hasattr(recipe, 'out'):
+            recipe.close()
+    return made
 
 
 def main():
-    made = 0
+    made, out = 0, sys.argv[1]
     for kind in ('qcow2', 'vhd', 'chain'):
-        os.makedirs(os.path.join(sys.argv[1], kind), exist_ok=True)
-    for path in sorted(glob.glob(os.path.join(HERE, '..', 'images', '*.recipe'))):
-        recipe = Recipe(path)
-        try:
-            kind, data = seed_of(recipe.build())
-        except (RecipeError, ValueError, OSError):
-            continue
-        finally:
-            if hasattr(recipe, 'out'):
-                recipe.close()
-        with open(os.path.join(sys.argv[1], kind, recipe.name), 'wb') as out:
-            out.write(data)
-        made += 1
+        os.makedirs(os.path.join(out, kind), exist_ok=True)
+    with tempfile.TemporaryDirectory() as work:
+        for path in sorted(glob.glob(os.path.join(HERE, '..', 'images', '*.recipe'))):
+            made += make_seeds(path, '', out)
+            with open(path, encoding='utf-8') as recipe:
+                text = shrunk(recipe.read())
+            if text:
+                small = os.path.join(work, os.path.basename(path))
+                with open(small, 'w', encoding='utf-8') as recipe:
+                    recipe.write(text)
+                made += make_seeds(small, '-small', out)
     print('%d seeds' % made)
 
 

@@ -1,0 +1,288 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The worst metadata that the formats allow, and what may be spent on it.  Prints TAP.
+
+    tests/limits.py [--builddir DIR] [NAME...]
+
+Each image is opened, read and sought in within SECONDS of processor time and MEMORY, the figures of the section LIMITS
+of vdifs(1), or refused with a message that names the limit.  vdprobe measures; vdimap then maps the whole disk within
+the same memory and, where the work is bounded by the file, in a time that is generous but could be missed.  The images
+are sparse: what they claim takes little room here, as it would from a stranger.
+"""
+import argparse
+import array
+import os
+import resource
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+
+sys.dont_write_bytecode = True
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, 'lib'))
+
+from qcow2_writer import Qcow2, deflate                                 # noqa: E402
+from tap import Tap                                                     # noqa: E402
+from vhd_writer import Vhd                                              # noqa: E402
+
+SECONDS = 1.0
+MEMORY = 256 << 10              # KiB
+MAP_SECONDS = 60
+PATIENCE = 120
+SLOWER = 10                     # with sanitizers
+L1_MAX = 4 << 20                # entries: 32 MiB
+BLOCKS_MAX = 2040 << 11         # of 512 KiB in the largest VHD
+COPIED = 1 << 63
+
+
+def table(values, code):
+    """Big-endian numbers."""
+    numbers = array.array(code, values)
+    numbers.byteswap()
+    return numbers.tobytes()
+
+
+def poke(path, offset, data):
+    with open(path, 'r+b') as image:
+        image.seek(offset)
+        image.write(data)
+
+
+def large_l1(folder, entry, size_bits=51, cluster_bits=21):
+    """A QCOW2 image with an L1 table of 32 MiB whose entries are entry(index); a sparse file for all they point to."""
+    path = os.path.join(folder, 'disk.qcow2')
+    image = Qcow2(path, 1 << 20, cluster_bits=cluster_bits)
+    image.write()
+    l1_host = 64 << 20
+    values = [entry(index) for index in range(L1_MAX)]
+    poke(path, 24, struct.pack('>Q', 1 << size_bits))
+    poke(path, 36, struct.pack('>IQ', L1_MAX, l1_host))
+    poke(path, l1_host, table(values, 'Q'))
+    os.truncate(path, max(l1_host + 8 * L1_MAX, (1 << 43) + (1 << 30)))
+    return path
+
+
+def l1_empty(folder):
+    return large_l1(folder, lambda index: 0, 61)
+
+
+def l1_aliased(folder):
+    return large_l1(folder, lambda index: COPIED | 1 << 30, 61)
+
+
+def l1_unaligned(folder):
+    return large_l1(folder, lambda index: COPIED | (index << 9) + 512, 61)
+
+
+def l1_past_end(folder):
+    return large_l1(folder, lambda index: COPIED | 1 << 50 | index % 8 << 21, 61)
+
+
+def l1_distinct(folder):
+    """Four million L2 tables, each at a place of its own, in clusters of 512 bytes."""
+    return large_l1(folder, lambda index: COPIED | (1 << 30) + index * 512, 37, 9)
+
+
+def l1_too_large(folder):
+    path = os.path.join(folder, 'disk.qcow2')
+    Qcow2(path, 1 << 20).write()
+    poke(path, 36, struct.pack('>I', L1_MAX + 1))
+    os.truncate(path, 64 << 20)
+    return path
+
+
+def snapshots(folder):
+    """As many snapshots as there may be, with the longest extra data that 64 MiB of table leave room for."""
+    path = os.path.join(folder, 'disk.qcow2')
+    image = Qcow2(path, 1 << 20)
+    image.write()
+    host = 1 << 20
+    entry = struct.pack('>QIHHIIQII', image.where('l1'), 1, 2, 2, 0, 0, 0, 0, 972) + bytes(972) + b'idna'
+    entry += bytes(-len(entry) % 8)
+    poke(path, 60, struct.pack('>IQ', 65536, host))
+    with open(path, 'r+b') as file:
+        file.seek(host)
+        for _ in range(64):
+            file.write(entry * 1024)
+    return path
+
+
+def chain(folder):
+    below = None
+    for layer in range(32):
+        path = os.path.join(folder, 'layer%d.qcow2' % layer)
+        image = Qcow2(path, 64 << 20, cluster_bits=9, features=None, backing=below, backing_format=below and 'qcow2')
+        for cluster in range(layer * 100, 32 << 10, 997):
+            image.set(cluster, 'data', layer + 1)
+        image.write()
+        below = os.path.basename(path)
+    return path
+
+
+def compressed(folder):
+    """Clusters of 2 MiB, each of which comes out of 2 KiB."""
+    path = os.path.join(folder, 'disk.qcow2')
+    image = Qcow2(path, 1 << 30, cluster_bits=21)
+    for cluster in range(0, 512):
+        image.set(cluster, 'stream', deflate(bytes([cluster % 7]) * (2 << 20)))
+    image.write()
+    return path
+
+
+def vhd(folder, entries, block_bytes, size, values=None):
+    """A dynamic VHD whose BAT has so many entries, in a sparse file that holds it."""
+    path = os.path.join(folder, 'disk.vhd')
+    Vhd(path, 4 << 20, 'dynamic').write()
+    with open(path, 'r+b') as file:
+        footer, header = bytearray(file.read(512)), bytearray(file.read(1024))
+        struct.pack_into('>QQ', footer, 40, size, size)
+        struct.pack_into('>Q', header, 16, 2048)
+        struct.pack_into('>II', header, 28, entries, block_bytes)
+        for part, at in ((footer, 64), (header, 36)):
+            struct.pack_into('>I', part, at, 0)
+            struct.pack_into('>I', part, at, ~sum(part) & 0xffffffff)
+        file.truncate(0)
+        file.seek(0)
+        file.write(footer + header)
+        if values:
+            file.seek(2048)
+            file.write(table(values, 'I'))
+        end = max(2048 + 4 * entries, 1 << 41 if values else 0)
+        file.seek(end + -end % 512)
+        file.write(footer)
+    return path
+
+
+def bat_4gi(folder):
+    """4 Gi entries, all of which the disk has, in blocks of a sector."""
+    return vhd(folder, 0xff000000, 512, 2040 << 30)
+
+
+def bat_claimed(folder):
+    """4 Gi entries, of which the disk uses a few."""
+    return vhd(folder, 0xffffffff, 2 << 20, 1 << 30)
+
+
+def bat_missing(folder):
+    path = vhd(folder, 0xffffffff, 2 << 20, 1 << 30)
+    with open(path, 'r+b') as file:
+        footer = file.read(512)
+        file.truncate(1 << 20)
+        file.seek(1 << 20)
+        file.write(footer)
+    return path
+
+
+def bat_backwards(folder):
+    """The most entries that a real disk has, in the wrong order: the search for overlaps must keep them all."""
+    first = (2048 + 4 * BLOCKS_MAX) // 512 + 1
+    return vhd(folder, BLOCKS_MAX, 512 << 10, 2040 << 30,
+               [first + (BLOCKS_MAX - index) * 1025 for index in range(BLOCKS_MAX)])
+
+
+def bat_same(folder):
+    """All blocks at one place."""
+    return vhd(folder, BLOCKS_MAX, 512 << 10, 2040 << 30, [1 << 20] * BLOCKS_MAX)
+
+
+# name, image, refused with what, whole map with vdimap (False: that, and a seek, read millions of tables or bitmaps)
+CASES = (
+    ('an L1 table of 32 MiB, empty', l1_empty, None, True),
+    ('an L1 table of 32 MiB whose entries share one L2 table', l1_aliased, None, True),
+    ('an L1 table of 32 MiB with unaligned entries', l1_unaligned, None, True),
+    ('an L1 table of 32 MiB with entries past the end', l1_past_end, None, True),
+    ('an L1 table of 32 MiB with an L2 table for each entry', l1_distinct, None, False),
+    ('an L1 table of 32 MiB and one entry', l1_too_large, 'l1_size is 4194305 entries; the limit is 4194304', False),
+    ('65536 snapshots in 64 MiB', snapshots, None, True),
+    ('a chain of 32 layers', chain, None, True),
+    ('compressed clusters of 2 MiB', compressed, None, True),
+    ('a BAT of 4 Gi entries in blocks of a sector', bat_4gi, 'the limit is 4194304', False),
+    ('a BAT of 4 Gi entries, most of them unused', bat_claimed, None, True),
+    ('a BAT of 4 Gi entries that is not there', bat_missing, '4294967295 entries', False),
+    ('a BAT whose blocks are in the wrong order', bat_backwards, None, False),
+    ('a BAT whose blocks are all the same', bat_same, None, True),
+)
+
+
+class Limits:
+    def __init__(self, builddir, tap):
+        self.builddir, self.tap = builddir, tap
+        with open(os.path.join(builddir, 'vdimap'), 'rb') as program:
+            self.sanitized = b'__asan_init' in program.read()
+        self.seconds = SECONDS * (SLOWER if self.sanitized else 1)
+
+    def program(self, name):
+        return os.path.join(self.builddir, name)
+
+    def probe(self, name, path, refused, seeks):
+        argv = [self.program('vdprobe')] + ['--no-seek'] * (not seeks) + [path]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        if refused:
+            self.tap.ok(done.returncode == 1 and refused in done.stderr, name + ': refused with the limit named',
+                        done.stdout + done.stderr)
+            return
+        figures = dict(line.split() for line in done.stdout.splitlines())
+        if not self.tap.ok(done.returncode == 0 and 'memory' in figures, name + ': is opened and read',
+                           done.stdout + done.stderr):
+            return
+        for answer in ('open', 'read') + ('seek',) * seeks:
+            took = float(figures[answer]) / 1000
+            self.tap.ok(took <= self.seconds, '%s: %s within %g s' % (name, answer, self.seconds), '%.3f s' % took)
+        self.memory(name + ': answers', int(figures['memory']))
+        self.tap.note('  '.join('%s %s' % pair for pair in figures.items()))
+
+    def memory(self, claim, kib):
+        if self.sanitized:
+            self.tap.skip(claim, 'sanitizers take memory of their own')
+        else:
+            self.tap.ok(kib <= MEMORY, '%s within %d MiB' % (claim, MEMORY >> 10), '%d KiB' % kib)
+
+    def map(self, name, path):
+        process = subprocess.Popen([self.program('vdimap'), path], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        took = usage.ru_utime + usage.ru_stime
+        self.tap.ok(process.returncode in (0, 1) and took < MAP_SECONDS * (SLOWER if self.sanitized else 1),
+                    name + ': the whole map is printed', 'status %d after %.1f s' % (process.returncode, took))
+        self.memory(name + ': the whole map', usage.ru_maxrss)
+        self.tap.note('map %.2f s  %d KiB' % (took, usage.ru_maxrss))
+
+
+def made_apart(name, folder):
+    """Make the image in another process: a child begins with the peak of memory of who forks it."""
+    return subprocess.run([sys.executable, os.path.abspath(__file__), '--make', folder, name], stdout=subprocess.PIPE,
+                          text=True, check=True).stdout.strip()
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--builddir', default=os.environ.get('VD_BUILDDIR', 'build'))
+    parser.add_argument('--make', metavar='FOLDER', help='make the named image in FOLDER and print its path')
+    parser.add_argument('names', nargs='*')
+    options = parser.parse_args()
+    if options.make:
+        print({case[1].__name__: case[1] for case in CASES}[options.names[0]](options.make))
+        return 0
+    resource.setrlimit(resource.RLIMIT_CPU, (900, 900))
+    tap = Tap()
+    limits = Limits(options.builddir, tap)
+    for name, make, refused, mapped in CASES:
+        if options.names and make.__name__ not in options.names:
+            continue
+        folder = tempfile.mkdtemp(prefix='vdifs-limits-')
+        try:
+            path = made_apart(make.__name__, folder)
+            limits.probe(name, path, refused, mapped)
+            if mapped:
+                limits.map(name, path)
+        except (OSError, subprocess.SubprocessError) as error:
+            tap.ok(False, name, str(error))
+        finally:
+            shutil.rmtree(folder)
+    return tap.done()
+
+
+if __name__ == '__main__':
+    sys.exit(main())
