@@ -7,7 +7,8 @@
  * - what a walk calls a hole reads as zeros;
  * - a read gives the same bytes as two reads of its halves;
  * - seeks agree with the walk; the JSON parses, its pairs are sorted and cover the data;
- * - the disk as a QCOW2 file can be read from anywhere; snapshots open or say why not;
+ * - the disk as a QCOW2 file can be read from anywhere; snapshots open or say why not; bitmaps have
+ *   bits for the whole disk;
  * - a failure has an errno and one line of text.
  *
  * A broken promise aborts. A disk may be of exabytes: only so many pieces are looked at.
@@ -35,6 +36,7 @@
 #define SEEKS 8
 #define VIEW_READ_MAX ((size_t)1 << 16)
 #define SNAPSHOTS_MAX 4
+#define BITMAPS_MAX 8
 #define TEXT_MAX ((size_t)1 << 16)
 #define OPTIONS_MAX ((size_t)512)
 #define THREADS_IN 16 /* threads cost more than all the rest: one of so many times */
@@ -49,6 +51,7 @@ struct job {
 	unsigned count;
 	uint64_t reached; /* end of the last piece */
 	unsigned snapshots; /* opened */
+	unsigned bitmaps; /* walked */
 };
 
 static uint64_t roll(struct job *job, uint64_t sides)
@@ -294,6 +297,54 @@ static int check_snapshot(const struct vd_snapshot *snapshot, void *context)
 	return ++job->snapshots == SNAPSHOTS_MAX;
 }
 
+static int check_fact(const struct vd_fact *fact, void *data)
+{
+	(void)data;
+	CHECK(fact->name && (fact->kind != VD_FACT_TEXT || fact->left_out || fact->text));
+	return 0;
+}
+
+/* A bitmap that can be used has bits for all of the disk. */
+static int check_bitmap(const struct vd_bitmap *bitmap, void *data)
+{
+	struct job *job = data;
+	const struct vd_image *image = job->disk->layers[0];
+	uint64_t virt = 0, end;
+	enum vd_bits bits;
+
+	CHECK(bitmap->name);
+	if (bitmap->fault || bitmap->in_use)
+		return 0;
+	for (unsigned steps = 0; steps < 64 && virt < image->size; steps++) {
+		int r = image->format->bitmap_map(image, bitmap, virt, &bits, &end);
+
+		CHECK(r == 0 || r == -ENOMEM);
+		if (r < 0)
+			return r;
+		CHECK(end > virt && end <= image->size);
+		/* near the edge, and far behind it */
+		virt = steps % 8 == 7 ? end + roll(job, image->size) : end;
+	}
+	return ++job->bitmaps == BITMAPS_MAX;
+}
+
+static void check_facts(struct job *job)
+{
+	const struct vd_image *image = job->disk->layers[0];
+	struct vd_error err = { "" };
+
+	job->bitmaps = 0;
+	if (image->format->host_hole)
+		image->format->host_hole(image);
+	if (image->format->facts)
+		CHECK(image->format->facts(image, check_fact, job) <= 0);
+	if (image->format->bitmaps) {
+		int r = image->format->bitmaps(image, check_bitmap, job, &err);
+
+		CHECK(r >= 0 || r == -ENOMEM || *err.text);
+	}
+}
+
 static void check_views(struct job *job)
 {
 	const struct vd_image *image = job->disk->layers[0];
@@ -347,6 +398,7 @@ static void check_disk(struct job *job)
 		check_json(job);
 		check_index(job);
 	}
+	check_facts(job);
 	check_views(job);
 	vd_scratch_free(job->scratch);
 	vd_index_free(job->index);
