@@ -15,6 +15,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/queue.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
@@ -29,6 +30,15 @@ struct vdifs_fs {
 	struct vdifs_fs_options options;
 	pthread_key_t workers; /* struct vdifs_worker of each thread */
 	bool can_splice; /* the kernel takes answers out of a pipe; set before any read */
+	pthread_mutex_t lock; /* for files */
+	LIST_HEAD(, open_file) files;
+};
+
+/* What an open of a node with handles made; the kernel has its address. */
+struct open_file {
+	LIST_ENTRY(open_file) link;
+	const struct vdifs_kind *kind;
+	void *handle;
 };
 
 static struct vdifs_fs *fs_of(fuse_req_t req)
@@ -226,39 +236,70 @@ static void fs_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 
 /* --- files ----------------------------------------------------------------------------------- */
 
+static struct open_file *file_of(const struct fuse_file_info *fi)
+{
+	return (struct open_file *)(uintptr_t)fi->fh;
+}
+
 static void *handle_of(const struct fuse_file_info *fi)
 {
-	return (void *)(uintptr_t)fi->fh;
+	return fi->fh ? file_of(fi)->handle : NULL;
+}
+
+static int file_open(struct vdifs_fs *fs, const struct vdifs_node *node,
+		     const struct vd_interrupt *interrupt, struct fuse_file_info *fi)
+{
+	struct open_file *file = calloc(1, sizeof(*file));
+	int r = file ? node->kind->open(node, &file->handle, interrupt) : -ENOMEM;
+
+	if (r < 0) {
+		free(file);
+		return r;
+	}
+	file->kind = node->kind;
+	pthread_mutex_lock(&fs->lock);
+	LIST_INSERT_HEAD(&fs->files, file, link);
+	pthread_mutex_unlock(&fs->lock);
+	fi->fh = (uint64_t)(uintptr_t)file;
+	return 0;
+}
+
+static void file_close(struct vdifs_fs *fs, struct open_file *file)
+{
+	if (!file)
+		return;
+	pthread_mutex_lock(&fs->lock);
+	LIST_REMOVE(file, link);
+	pthread_mutex_unlock(&fs->lock);
+	file->kind->release(file->handle);
+	free(file);
 }
 
 static void fs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	const struct vdifs_fs *fs = fs_of(req);
+	struct vdifs_fs *fs = fs_of(req);
 	const struct vdifs_node *node = node_of(fs, ino);
 	struct vd_interrupt interrupt = interrupt_of(req);
-	void *handle = NULL;
 	int r = 0;
 
+	fi->fh = 0;
 	if ((fi->flags & O_ACCMODE) != O_RDONLY)
 		r = -EROFS;
 	else if (node->kind->open)
-		r = node->kind->open(node, &handle, &interrupt);
-	fi->fh = (uint64_t)(uintptr_t)handle;
+		r = file_open(fs, node, &interrupt, fi);
 	fi->direct_io = fs->options.direct && node->kind->from_image;
 	/* What is shown never changes, unless the image does: then no old page is to be given. */
 	fi->keep_cache = r == 0 && !(node->kind->from_image && vd_disk_changed(node->shown->disk));
 	if (r < 0)
 		fuse_reply_err(req, -r);
-	else
-		fuse_reply_open(req, fi);
+	else if (fuse_reply_open(req, fi) == -ENOENT) /* interrupted: no release follows */
+		file_close(fs, file_of(fi));
 }
 
 static void fs_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	const struct vdifs_kind *kind = node_of(fs_of(req), ino)->kind;
-
-	if (kind->release)
-		kind->release(handle_of(fi));
+	(void)ino;
+	file_close(fs_of(req), file_of(fi));
 	fuse_reply_err(req, 0);
 }
 
@@ -357,6 +398,7 @@ int vdifs_fs_new(struct vd_disk *disk, struct vd_index *index,
 		free(fs);
 		return vd_fail(err, ENOMEM, "out of memory");
 	}
+	pthread_mutex_init(&fs->lock, NULL);
 	fs->options = *options;
 	r = vdifs_tree_init(&fs->tree, disk, index, &options->tree, err);
 	if (r < 0)
@@ -371,6 +413,9 @@ void vdifs_fs_free(struct vdifs_fs *fs)
 	if (!fs)
 		return;
 	vdifs_workers_free(fs->workers); /* with -s this thread was a worker */
+	while (!LIST_EMPTY(&fs->files)) /* an unmount takes releases away that are under way */
+		file_close(fs, LIST_FIRST(&fs->files));
+	pthread_mutex_destroy(&fs->lock);
 	vdifs_tree_clear(&fs->tree);
 	free(fs);
 }
