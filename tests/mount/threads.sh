@@ -36,16 +36,19 @@ one_mount() { # one_mount IMAGE WANTED HOW
 	term) kill -USR1 "$loader"; kill -TERM "$(daemons | head -n 1)" ;;
 	esac
 	wait "$loader" || status=$?
-	[ "$3" != after ] || unmount mnt
+	[ "$3" != after ] || unmount mnt || { echo "cannot be unmounted"; return 1; }
 	if [ "$status" -ne 0 ]; then
 		cat mix.out
 		return 1
 	fi
-	wait_for 20 no_daemon || { echo "still there: $(daemons)"; return 1; }
+	wait_for 20 no_daemon || {
+		echo "still there: $(for i in $(daemons); do head -n 3 /proc/"$i"/task/*/stack; done 2>/dev/null)"
+		return 1
+	}
 }
 
 mounts() {
-	local how image i
+	local how image i one
 	for how in after lazily term; do
 		for ((i = 0; i < rounds; i++)); do
 			image=big.qcow2 wanted=-
