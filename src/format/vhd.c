@@ -422,9 +422,8 @@ static int bat_scan(struct vd_image *image, struct vd_error *err)
 		.image = image,
 		.blocks = vd_div_up(image->size, vhd->block_bytes),
 	};
-	int r;
+	int r = bat_search(&search);
 
-	r = bat_search(&search);
 	if (r > 0) {
 		if (vd_overlap_init(&search.set, vhd->bitmap_bytes + vhd->block_bytes,
 				    search.blocks) < 0)
@@ -453,9 +452,8 @@ static int vhd_open(struct vd_image *image, const struct vd_image_options *optio
 			       "%s: a VHD image has no internal snapshots; leave --snapshot out",
 			       image->source->name);
 	r = footer_find(image->source, footer, &vhd->data_end, err);
-	if (r < 0)
-		return r;
-	r = footer_check(image, footer, err);
+	if (r == 0)
+		r = footer_check(image, footer, err);
 	if (r < 0)
 		return r;
 	if (vhd->type == TYPE_FIXED) {
