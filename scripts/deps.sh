@@ -46,6 +46,7 @@ cmd:mandoc mandoc mandoc
 cmd:mkfs.ext4 e2fsprogs e2fsprogs
 cmd:mkfs.vfat dosfstools dosfstools
 cmd:mcopy mtools mtools
+cmd:sfdisk fdisk util-linux
 cmd:setpriv util-linux util-linux
 cmd:losetup mount util-linux
 cmd:zsh zsh zsh

@@ -6,7 +6,7 @@
 
 A block of the page that begins with ```console is a session in a shell: a line with "$ " is a command ("> " goes on
 with it), what follows is its output on stdout and stderr.  A line of output that is "..." stands for any lines, or
-none; "~" in a line for any word.  All blocks of a page are one session in an empty folder.  With --print the page is
+none; "~" in a line for any characters but blanks.  All blocks of a page are one session in an empty folder.  With --print the page is
 printed with what its commands print now, to be looked at and pasted.
 """
 import argparse
