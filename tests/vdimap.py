@@ -170,6 +170,23 @@ def qemu_holes_of_files(bench):
     qemu_same(bench, bench.create('over.qcow2', 8 * MIB, '-b', raw, '-F', 'raw'))
 
 
+def refcounts_hostile(bench):
+    """Only holes of the file hang on the reference counts: whatever they say, the rest is told."""
+    image = small(bench)
+    want = bench.run('--qemu', image)
+    with open(image, 'rb') as file:
+        whole = file.read()
+    table = struct.unpack_from('>Q', whole, 48)[0]
+    block = struct.unpack_from('>Q', whole, table)[0]
+    for at, data in ((96, b'\xff' * 4), (96, struct.pack('>I', 7)), (96, struct.pack('>I', 6)), (96, bytes(4)), (48, b'\xff' * 8),
+                     (48, struct.pack('>Q', 1 << 40)), (48, bytes(8)), (56, b'\xff' * 4), (56, struct.pack('>I', 128)),
+                     (table, b'\xff' * 8), (table, struct.pack('>Q', block) * 8192), (table, bytes(8)), (block, bytes(65536))):
+        path = bench.path('hostile.qcow2')
+        with open(path, 'wb') as out:
+            out.write(whole[:at] + data + whole[at + len(data):])
+        same('%r at %d' % (data[:8], at), bench.run('--qemu', path), want)
+
+
 def qemu_cut(bench):
     """The file ends within its last cluster: data to QEMU, zeros to us, no entry of its own in this form."""
     path = bench.create('cut.qcow2', MIB)
@@ -531,6 +548,7 @@ CLAIMS = (
     ('--qemu is the text of qemu-img map', qemu_text),
     ('--qemu tells holes of files as QEMU does', qemu_holes_of_files),
     ('--qemu tells a cluster that the file ends in as QEMU does', qemu_cut),
+    ('--qemu bears reference counts of any kind', refcounts_hostile),
     ('--chart draws cells by what they hold', chart),
     ('--chart fits the terminal and is coloured there', chart_in_terminal),
     ('--svg is a picture with a legend', picture),

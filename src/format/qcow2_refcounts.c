@@ -79,11 +79,11 @@ bool qcow2_is_preallocated(const struct vd_image *image)
 	uint64_t clusters = vd_div_up(image->source->size, q->cluster_bytes);
 	uint64_t real = (uint64_t)image->source->st.st_blocks * VD_SECTOR / q->cluster_bytes;
 	uint64_t enough = vd_max(real + real / 9, real + 2);
-	uint64_t per_block = q->cluster_bytes * 8 >> q->refcount_order;
+	uint64_t per_block = q->refcount_order > 6 ? 0 : q->cluster_bytes * 8 >> q->refcount_order;
 	uint64_t table_bytes = (uint64_t)q->refcount_clusters * q->cluster_bytes;
 	uint64_t used = 0, blocks = 0;
 
-	if (q->refcount_order > 6 || table_bytes > TABLE_BYTES_MAX ||
+	if (per_block == 0 || table_bytes > TABLE_BYTES_MAX ||
 	    q->refcount_host % q->cluster_bytes != 0)
 		return false;
 	/* No more blocks than the file has room for: hostile ones are all the same. */
