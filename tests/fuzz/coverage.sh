@@ -26,7 +26,7 @@ mkdir -p "$out"
 cp -r "$work/seeds" "$work/corpus" "$out" 2>/dev/null || : # a fuzzer that still runs takes inputs away
 read -ra packages <<<"$(pkg-config --cflags --libs jansson libdeflate libzstd)"
 clang -g -O1 -std=gnu11 -fprofile-instr-generate -fcoverage-mapping -I"$build" -I"$top/src" -I"$here" \
-	"${sources[@]}" "$here"/{faults,files,formats,harness,replay}.c -o "$out/replay" -pthread "${packages[@]}"
+	"${sources[@]}" "$here"/{extras,faults,files,formats,harness,replay}.c -o "$out/replay" -pthread "${packages[@]}"
 
 collect() { # collect NAME [MODE] DIR...: all inputs of the directories, into one profile
 	local name=$1

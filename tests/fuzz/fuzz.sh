@@ -49,7 +49,7 @@ build_fuzzer() {
 	flags="-g -O1 -fno-omit-frame-pointer -std=gnu11 -fsanitize=address,undefined -fno-sanitize-recover=undefined
 		-I$build -I$top/src -I$here $(pkg-config --cflags jansson libdeflate libzstd) ${FUZZ_CFLAGS-}"
 	mkdir -p "$work/objects" || return
-	for source in "$top"/src/{base,source,support,format,disk,map}/*.c "$here"/{files,formats,harness,mutate}.c; do
+	for source in "$top"/src/{base,source,support,format,disk,map}/*.c "$here"/{extras,files,formats,harness,mutate}.c; do
 		object=$work/objects/$(basename "$(dirname "$source")")-$(basename "$source" .c).o
 		objects+=("$object")
 		[ -z "$(find "$top/src" "$here" "$build/config.h" "$(command -v clang)" -newer "$object" 2>&1 | head -n 1)" ] &&

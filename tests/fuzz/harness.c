@@ -400,6 +400,7 @@ static void check_disk(struct job *job)
 	}
 	check_facts(job);
 	check_views(job);
+	fuzz_extras(job->disk);
 	vd_scratch_free(job->scratch);
 	vd_index_free(job->index);
 }

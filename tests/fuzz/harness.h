@@ -11,6 +11,10 @@ void fuzz_run(const uint8_t *data, size_t bytes);
 /* Run an input with each read failing once. */
 void fuzz_faults(struct fuzz_files *files);
 
+/* What vdimap asks of a disk besides its map. */
+struct vd_disk;
+void fuzz_extras(const struct vd_disk *disk);
+
 /* A promise; broken, it ends the program. */
 #define CHECK(claim)                                                                        \
 	do {                                                                                \
