@@ -297,13 +297,6 @@ static int check_snapshot(const struct vd_snapshot *snapshot, void *context)
 	return ++job->snapshots == SNAPSHOTS_MAX;
 }
 
-static int check_fact(const struct vd_fact *fact, void *data)
-{
-	(void)data;
-	CHECK(fact->name && (fact->kind != VD_FACT_TEXT || fact->left_out || fact->text));
-	return 0;
-}
-
 /* A bitmap that can be used has bits for all of the disk. */
 static int check_bitmap(const struct vd_bitmap *bitmap, void *data)
 {
@@ -328,21 +321,17 @@ static int check_bitmap(const struct vd_bitmap *bitmap, void *data)
 	return ++job->bitmaps == BITMAPS_MAX;
 }
 
-static void check_facts(struct job *job)
+static void check_bitmaps(struct job *job)
 {
 	const struct vd_image *image = job->disk->layers[0];
 	struct vd_error err = { "" };
+	int r;
 
+	if (!image->format->bitmaps)
+		return;
 	job->bitmaps = 0;
-	if (image->format->host_hole)
-		image->format->host_hole(image);
-	if (image->format->facts)
-		CHECK(image->format->facts(image, check_fact, job) <= 0);
-	if (image->format->bitmaps) {
-		int r = image->format->bitmaps(image, check_bitmap, job, &err);
-
-		CHECK(r >= 0 || r == -ENOMEM || *err.text);
-	}
+	r = image->format->bitmaps(image, check_bitmap, job, &err);
+	CHECK(r >= 0 || r == -ENOMEM || *err.text);
 }
 
 static void check_views(struct job *job)
@@ -398,7 +387,7 @@ static void check_disk(struct job *job)
 		check_json(job);
 		check_index(job);
 	}
-	check_facts(job);
+	check_bitmaps(job);
 	check_views(job);
 	fuzz_extras(job->disk);
 	vd_scratch_free(job->scratch);

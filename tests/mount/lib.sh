@@ -120,10 +120,24 @@ start() {
 	export UBSAN_OPTIONS=${UBSAN_OPTIONS:+$UBSAN_OPTIONS:}log_path=$work/reports/report
 }
 
+# A new namespace has copies of the mounts of other tests, which would keep their processes alive after
+# their unmount.
+drop_foreign_mounts() {
+	local place
+	sed -n 's/^[0-9]* [0-9]* [0-9:]* [^ ]* \([^ ]*\) .* - fuse[ .].*/\1/p' /proc/self/mountinfo |
+		while read -r place; do
+			printf -v place '%b' "$place"
+			umount -l "$place"
+		done
+}
+
 # own_namespace SCRIPT: run it anew where its mounts are seen by nobody else, so that it may lay
 # something over a place in the system. Before `start`.
 own_namespace() {
-	[ -z "${VD_NAMESPACE-}" ] || return 0
+	if [ -n "${VD_NAMESPACE-}" ]; then
+		drop_foreign_mounts
+		return
+	fi
 	[ "$(id -u)" -eq 0 ] || skip_all "this test must be run by root"
 	unshare --mount --propagation private true 2>/dev/null || skip_all "no mount namespaces here"
 	VD_NAMESPACE=1 exec unshare --mount --propagation private bash "$1"
