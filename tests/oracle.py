@@ -451,8 +451,11 @@ def check_mounts(programs, image, disk, rng, folder):
     os.mkdir(point)
     stem = os.path.splitext(os.path.basename(image.path))[0]
     with Mount(programs, image.options, image.path, point, foreground=rng.random() < 0.5):
-        if sorted(os.listdir(point)) != sorted([stem + '.raw', stem + '.intervals.json']):
-            raise Failure('the mount shows %s' % os.listdir(point))
+        names = set(os.listdir(point))
+        if names - {'snapshots'} != {stem + '.raw', stem + '.intervals.json'}:
+            raise Failure('the mount shows %s' % names)
+        if 'snapshots' in names and len(os.listdir(os.path.join(point, 'snapshots'))) < 2:
+            raise Failure('the folder of snapshots is empty')
         with open(os.path.join(point, stem + '.intervals.json'), encoding='ascii') as file:
             text = file.read()
         if text != disk.json():
