@@ -22,6 +22,7 @@ pc:jansson libjansson-dev jansson-devel
 pc:libdeflate libdeflate-dev libdeflate-devel
 pc:libzstd libzstd-dev libzstd-devel
 pc:libseccomp libseccomp-dev libseccomp-devel
+pc:libnbd libnbd-dev libnbd-devel
 '
 demo_needs='
 cmd:qemu-img qemu-utils qemu-img
@@ -31,6 +32,7 @@ test_needs='
 cmd:setfattr attr attr
 cmd:qemu-io qemu-utils qemu-img
 cmd:qemu-nbd qemu-utils qemu-img
+cmd:nbdkit nbdkit nbdkit
 pc:libsystemd libsystemd-dev systemd-devel
 pc:cmocka libcmocka-dev libcmocka-devel
 cclib:libasan.so gcc libasan

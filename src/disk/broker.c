@@ -4,7 +4,8 @@
  * program. The file that names another is a number, the place in the list of what was opened.
  *
  * Of a file that was passed on the parent keeps the descriptor of its directory, to resolve names
- * against, but not the file: locks and the last close are the child's.
+ * against, but not the file: locks and the last close are the child's. With a server the parent only
+ * connects; the child is the one who talks to it.
  */
 #include "config.h"
 
@@ -43,6 +44,7 @@ struct question {
 struct answer {
 	int32_t r;
 	uint32_t number; /* of the file */
+	uint32_t is_server; /* the descriptor is a socket, not a file */
 	char text[4 * NAME_BYTES]; /* its name, escaped, or what went wrong */
 };
 
@@ -122,6 +124,7 @@ static int broker_open(struct vd_broker *broker, const struct question *question
 		.role = roles[question->role].role,
 		.option = roles[question->role].option,
 		.policy = broker->options->backing,
+		.patience = broker->options->patience,
 	};
 	unsigned top = broker->last_image;
 	int r;
@@ -135,7 +138,7 @@ static int broker_open(struct vd_broker *broker, const struct question *question
 	} else if (!given_by_hand(broker, question->role, question->name)) {
 		return vd_fail(err, EACCES, "refused to open a file that nobody named");
 	}
-	r = vd_opener_here.open(NULL, &request, &broker->files[broker->count], err);
+	r = vd_opener_open(&request, &broker->files[broker->count], err);
 	if (r < 0)
 		return r;
 	if (question->role == ROLE_IMAGE)
@@ -198,6 +201,7 @@ int vd_broker_answer(struct vd_broker *broker, int socket)
 	if (answer.r == 0) {
 		answer.number = broker->count - 1;
 		file = broker->files[answer.number];
+		answer.is_server = file->is_server;
 	}
 	snprintf(answer.text, sizeof(answer.text), "%s", file ? file->name : err.text);
 	r = answer_send(socket, &answer, file ? file->fd : -1);
@@ -252,6 +256,29 @@ static enum role role_find(const char *name)
 	return (enum role)role;
 }
 
+/* Make a source of what came with the answer. */
+static int take_descriptor(const struct vd_open_request *request, const struct answer *answer,
+			   int fd, struct vd_source **out, struct vd_error *err)
+{
+	struct vd_source *source;
+	int r = answer->is_server ? vd_source_from_socket(fd, request->name, &source, err)
+				  : vd_source_from_fd(fd, -1, request->name, &source, err);
+
+	if (r < 0)
+		return r;
+	source->number = answer->number;
+	r = vd_source_set_name(source, answer->text);
+	if (r < 0)
+		vd_fail(err, -r, "out of memory");
+	if (r == 0)
+		r = vd_source_begin(source, &request->patience, err);
+	if (r < 0)
+		vd_source_close(source);
+	else
+		*out = source;
+	return r;
+}
+
 static int open_remote(void *context, const struct vd_open_request *request, struct vd_source **out,
 		       struct vd_error *err)
 {
@@ -260,7 +287,6 @@ static int open_remote(void *context, const struct vd_open_request *request, str
 		.role = role_find(request->role),
 		.base = request->base ? request->base->number + 1 : 0,
 	};
-	struct vd_source *source;
 	struct answer answer;
 	int fd, r;
 
@@ -274,17 +300,7 @@ static int open_remote(void *context, const struct vd_open_request *request, str
 		return vd_fail(err, -r, "the process that opens files is gone: %s", strerror(-r));
 	if (answer.r < 0)
 		return vd_fail(err, -answer.r, "%s", answer.text);
-	r = vd_source_from_fd(fd, -1, request->name, &source, err);
-	if (r < 0)
-		return r;
-	source->number = answer.number;
-	r = vd_source_set_name(source, answer.text);
-	if (r < 0) {
-		vd_source_close(source);
-		return vd_fail(err, -r, "out of memory");
-	}
-	*out = source;
-	return 0;
+	return take_descriptor(request, &answer, fd, out, err);
 }
 
 struct vd_opener vd_broker_opener(const int *socket)

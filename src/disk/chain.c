@@ -68,6 +68,7 @@ static struct vd_open_request chain_request(const struct chain *chain, const cha
 		.option = option,
 		.policy = chain->options->backing,
 		.owner = disk->count ? disk->layers[0]->source->st.st_uid : 0,
+		.patience = chain->options->patience,
 	};
 }
 
@@ -274,7 +275,11 @@ static int chain_descend(struct chain *chain, struct vd_error *err)
 
 static int chain_top(struct chain *chain, const char *path, struct vd_error *err)
 {
-	struct vd_open_request request = { .name = path, .role = "image" };
+	struct vd_open_request request = {
+		.name = path,
+		.role = "image",
+		.patience = chain->options->patience,
+	};
 	struct vd_disk *disk = chain->disk;
 	struct vd_source *source;
 	int r = chain_source(chain, &request, &source, err);

@@ -20,6 +20,7 @@ struct vd_chain_options {
 	const char *data_file;
 	const char *snapshot;
 	bool force_share;
+	struct vd_patience patience; /* with servers */
 	size_t cache_memory; /* bytes of decoded clusters; 0: the default */
 };
 

@@ -3,9 +3,12 @@
 #include "config.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "disk/chain.h"
+
+#define SECONDS_MAX 86400
 
 const struct vd_chain_option vd_chain_option_table[] = {
 	{ "format", "FORMAT", "the image is vhd, qcow2 or raw; do not look" },
@@ -14,6 +17,7 @@ const struct vd_chain_option vd_chain_option_table[] = {
 	{ "backing-format", "FORMAT", "the backing file is vhd, qcow2 or raw (again, likewise)" },
 	{ "data-file", "PATH", "use this external data file" },
 	{ "snapshot", "NAME|ID", "show this internal snapshot" },
+	{ "nbd-timeout", "SECONDS", "give up a server that is silent for so long (default 60)" },
 	{ "force-share", NULL, "read the image although somebody writes to it (-U)" },
 	{ NULL, NULL, NULL },
 };
@@ -52,6 +56,18 @@ static int take_string(const char **slot, const char *name, const char *value, s
 	return 0;
 }
 
+static int take_seconds(unsigned *slot, const char *name, const char *value, struct vd_error *err)
+{
+	char *end;
+	unsigned long seconds = strtoul(value, &end, 10);
+
+	if (*value < '0' || *value > '9' || *end || seconds < 1 || seconds > SECONDS_MAX)
+		return vd_fail(err, EINVAL, "--%s=%s: must be a number of seconds from 1 to %d",
+			       name, value, SECONDS_MAX);
+	*slot = (unsigned)seconds;
+	return 0;
+}
+
 int vd_chain_option_set(struct vd_chain_options *options, const char *name, const char *value,
 			struct vd_error *err)
 {
@@ -76,6 +92,8 @@ int vd_chain_option_set(struct vd_chain_options *options, const char *name, cons
 		return take_string(&options->data_file, name, value, err);
 	if (strcmp(name, "snapshot") == 0)
 		return take_string(&options->snapshot, name, value, err);
+	if (strcmp(name, "nbd-timeout") == 0)
+		return take_seconds(&options->patience.seconds, name, value, err);
 	if (strcmp(name, "force-share") == 0) {
 		options->force_share = true;
 		return 0;

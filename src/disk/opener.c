@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "disk/opener.h"
+#include "source/address.h"
 
 #define OPEN_FLAGS (O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY)
 #define DIR_FLAGS (O_PATH | O_DIRECTORY | O_CLOEXEC)
@@ -188,6 +189,13 @@ static int open_named_by_image(const struct vd_open_request *request, struct vd_
 			       "%s: %s '%s' is an address, not a file name, and never opened; "
 			       "name a file with %s=PATH",
 			       from, request->role, shown, request->option);
+	if (request->base->is_server &&
+	    (request->policy != VD_BACKING_ANY || *request->name != '/'))
+		return vd_fail(
+			err, EXDEV,
+			"%s: names the %s '%s', but an image on a server is in no directory; "
+			"name a file or an address with %s=PATH",
+			from, request->role, shown, request->option);
 	fd = open_by_policy(request);
 	if (fd == -EXDEV)
 		return vd_fail(err, EXDEV,
@@ -198,6 +206,26 @@ static int open_named_by_image(const struct vd_open_request *request, struct vd_
 		return vd_fail(err, -fd, "%s: cannot open %s '%s': %s; name it with %s=PATH", from,
 			       request->role, shown, strerror(-fd), request->option);
 	return accept_file(request, shown, fd, out, err);
+}
+
+/* A server that the user names. */
+static int open_address(const struct vd_open_request *request, struct vd_source **out,
+			struct vd_error *err)
+{
+	unsigned seconds = request->patience.seconds;
+	struct vd_error why = { "" };
+	struct vd_address address;
+	char shown[1024];
+	int r = vd_address_parse(request->name, &address, err);
+
+	if (r < 0)
+		return r;
+	r = vd_address_connect(&address, seconds ? seconds : VD_PATIENCE_SECONDS, &why);
+	vd_escape(shown, sizeof(shown), request->name, strlen(request->name));
+	if (r < 0)
+		return vd_fail(err, -r, "%s: cannot open the %s: %s", shown, request->role,
+			       why.text);
+	return vd_source_from_socket(r, request->name, out, err);
 }
 
 /* A file that the user names. */
@@ -217,12 +245,31 @@ static int open_named_by_hand(const struct vd_open_request *request, struct vd_s
 	return accept_file(request, shown, fd, out, err);
 }
 
+int vd_opener_open(const struct vd_open_request *request, struct vd_source **out,
+		   struct vd_error *err)
+{
+	if (request->base)
+		return open_named_by_image(request, out, err);
+	if (vd_address_is(request->name))
+		return open_address(request, out, err);
+	return open_named_by_hand(request, out, err);
+}
+
 static int open_here(void *context, const struct vd_open_request *request, struct vd_source **out,
 		     struct vd_error *err)
 {
+	struct vd_source *source;
+	int r = vd_opener_open(request, &source, err);
+
 	(void)context;
-	return request->base ? open_named_by_image(request, out, err)
-			     : open_named_by_hand(request, out, err);
+	if (r < 0)
+		return r;
+	r = vd_source_begin(source, &request->patience, err);
+	if (r < 0)
+		vd_source_close(source);
+	else
+		*out = source;
+	return r;
 }
 
 const struct vd_opener vd_opener_here = { .open = open_here };

@@ -26,10 +26,12 @@ struct vd_open_request {
 	const struct vd_source *base; /* the file that names it; NULL: named by hand, no policy */
 	enum vd_backing policy;
 	uid_t owner; /* same-dir: who must own the file */
+	struct vd_patience patience; /* with a server that is named by hand */
 };
 
 /*
- * Open the file as a source. Names by hand go through realpath() from the current directory.
+ * Open the file as a source. Names by hand go through realpath() from the current directory, or are
+ * addresses of servers (source/address.h); names from images never are.
  * Errors: -ENOENT and its like; -EXDEV: policy, outside the directory; -EPERM: policy, another
  * owner; -EACCES: policy none, or the kernel's; -EINVAL: a name or a kind of file that is never
  * opened.
@@ -41,6 +43,13 @@ struct vd_opener {
 	vd_open_fn *open;
 	void *context;
 };
+
+/*
+ * The half of it that needs rights: like the function, but vd_source_begin() is left to whoever gets
+ * the descriptor.
+ */
+int vd_opener_open(const struct vd_open_request *request, struct vd_source **out,
+		   struct vd_error *err);
 
 /* The opener that does it in this process. */
 extern const struct vd_opener vd_opener_here;

@@ -69,6 +69,8 @@ int vd_format_probe(const struct vd_source *source, const char *option,
 {
 	const struct vd_format *found = NULL;
 	const char *name = foreign_name(source);
+	char byte;
+	int r;
 
 	if (name)
 		return vd_fail(err, ENOTSUP,
@@ -86,6 +88,12 @@ int vd_format_probe(const struct vd_source *source, const char *option,
 				source->name, found->name, formats[i]->name, option, found->name,
 				option, formats[i]->name);
 		found = formats[i];
+	}
+	if (!found && source->size > 0) {
+		r = vd_source_read(source, &byte, 1, 0);
+		if (r < 0)
+			return vd_fail(err, -r, "%s: cannot read what it is: %s", source->name,
+				       strerror(-r));
 	}
 	if (!found)
 		return vd_fail(err, EINVAL,

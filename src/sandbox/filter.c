@@ -39,7 +39,7 @@ static const char *const allowed[] = {
 	"futex", "futex_time64", "set_robust_list", "rseq", "set_tid_address", "sched_yield",
 	"sched_getaffinity", "membarrier", "exit", "exit_group", "rt_sigaction", "rt_sigprocmask",
 	"rt_sigreturn", "sigreturn", "sigaltstack", "restart_syscall",
-	/* who it is: allow_root depends on it */
+	/* who it is: allow_root depends on it, and whose a server's files are */
 	"getpid", "gettid", "getuid", "getuid32", "geteuid", "geteuid32", "getgid", "getgid32",
 	"getegid", "getegid32",
 	/* time and chance */

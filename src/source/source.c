@@ -9,6 +9,12 @@
 
 #include "source/source.h"
 
+int vd_source_begin(struct vd_source *source, const struct vd_patience *patience,
+		    struct vd_error *err)
+{
+	return source->ops->begin ? source->ops->begin(source, patience, err) : 0;
+}
+
 int vd_source_read(const struct vd_source *source, void *buffer, size_t bytes, uint64_t host)
 {
 	char *to = buffer;
@@ -25,6 +31,11 @@ int vd_source_read(const struct vd_source *source, void *buffer, size_t bytes, u
 		bytes -= (size_t)got;
 	}
 	return 0;
+}
+
+bool vd_source_can_splice(const struct vd_source *source)
+{
+	return source->ops->splice != NULL;
 }
 
 int vd_source_splice(const struct vd_source *source, int pipe, size_t bytes, uint64_t host)
@@ -79,6 +90,8 @@ bool vd_source_changed(const struct vd_source *source, struct stat *now)
 
 bool vd_source_same(const struct vd_source *a, const struct vd_source *b)
 {
+	if (a->is_server || b->is_server)
+		return a->ops == b->ops && a->ops->same(a, b);
 	if (S_ISBLK(a->st.st_mode) && S_ISBLK(b->st.st_mode))
 		return a->st.st_rdev == b->st.st_rdev;
 	return a->st.st_dev == b->st.st_dev && a->st.st_ino == b->st.st_ino;

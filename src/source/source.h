@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A byte source: where the bytes of an image come from. Today that is a regular file or a block
- * device behind a descriptor (file.c); another kind is another file with its own ops.
+ * A byte source: where the bytes of an image come from. That is a regular file or a block device
+ * behind a descriptor (file.c), or an NBD server (nbd.c); another kind is another file with its own
+ * ops.
  *
  * A source is made, then never changes: all functions that take a const source may be called by
  * any number of threads at once. All offsets and lengths are bytes in the file ("host" space).
@@ -19,7 +20,19 @@
 
 struct vd_source;
 
+/* How long to wait for a server. */
+struct vd_patience {
+	unsigned seconds; /* without a sign of life from it; 0: the default */
+	bool (*ending)(void *context); /* nobody wants the answers any more. Any thread; or NULL */
+	void *context;
+};
+
+#define VD_PATIENCE_SECONDS 60 /* the default */
+
 struct vd_source_ops {
+	/* Say what had to wait until a process without rights does it. NULL: nothing had to. */
+	int (*begin)(struct vd_source *source, const struct vd_patience *patience,
+		     struct vd_error *err);
 	/* Read up to `bytes` at `host`; like pread(2) but -errno, and restarted after EINTR. */
 	ssize_t (*pread)(const struct vd_source *source, void *buffer, size_t bytes, uint64_t host);
 	/*
@@ -37,6 +50,8 @@ struct vd_source_ops {
 	 * change.
 	 */
 	int (*stat)(const struct vd_source *source, struct stat *now);
+	/* Does the other one, which has the same ops, lead to the same bytes? NULL: st says it. */
+	bool (*same)(const struct vd_source *source, const struct vd_source *other);
 	void (*close)(struct vd_source *source);
 };
 
@@ -45,7 +60,8 @@ struct vd_source {
 	char *name; /* escaped, for messages; owned */
 	uint64_t size; /* bytes when it was opened; later growth is not seen */
 	struct stat st; /* when it was opened: owner, mode, times, identity */
-	int fd; /* or -1 */
+	int fd; /* or -1. Of a server: its socket, until vd_source_begin() */
+	bool is_server; /* st says who runs this process, and when it was opened */
 	int dir_fd; /* O_PATH of the directory that names in this file are relative to, or -1 */
 	bool dense; /* known to have no holes: extent() need not be asked */
 	unsigned number; /* whoever opened it in another process knows it by this (disk/broker.h) */
@@ -57,6 +73,23 @@ struct vd_source {
  */
 int vd_source_from_fd(int fd, int dir_fd, const char *name, struct vd_source **out,
 		      struct vd_error *err);
+
+/*
+ * Take over a socket that is connected to the NBD server of this address (source/address.h). It has
+ * not been spoken to: the process that may connect is not the one that may listen to what a stranger
+ * says. Before anything else vd_source_begin() must be called. `name` is copied and escaped. On
+ * failure the socket is closed. -ENOTSUP: built without libnbd.
+ */
+int vd_source_from_socket(int socket, const char *name, struct vd_source **out,
+			  struct vd_error *err);
+
+/*
+ * Get a source that was just made ready for reading; of a server, agree on how to talk and ask for
+ * the size. Starts a thread then. `patience` is copied. 0 or -errno with a message; the source is
+ * good for vd_source_close() only after that.
+ */
+int vd_source_begin(struct vd_source *source, const struct vd_patience *patience,
+		    struct vd_error *err);
 
 /* Replace the name by a copy of this one, which is escaped already. 0 or -ENOMEM. */
 int vd_source_set_name(struct vd_source *source, const char *escaped);
@@ -70,6 +103,7 @@ int vd_source_read(const struct vd_source *source, void *buffer, size_t bytes, u
  * from a source that cannot, -EAGAIN when the pipe is too small, -EIO as vd_source_read(). After an
  * error the pipe holds what nobody wants: close it.
  */
+bool vd_source_can_splice(const struct vd_source *source);
 int vd_source_splice(const struct vd_source *source, int pipe, size_t bytes, uint64_t host);
 
 /* Like the op: never fails, what cannot be told is data to the end of the source. host < size. */
@@ -83,7 +117,7 @@ void vd_source_extent(const struct vd_source *source, uint64_t host, bool *is_ho
  */
 bool vd_source_changed(const struct vd_source *source, struct stat *now);
 
-/* Do both name the same file or block device? */
+/* Do both name the same file, block device or export? */
 bool vd_source_same(const struct vd_source *a, const struct vd_source *b);
 
 /* NULL is fine. */

@@ -43,7 +43,7 @@ struct server {
 	struct vd_disk *disk;
 	struct vd_index *index;
 	struct vdifs_fs *fs;
-	struct fuse_session *session;
+	_Atomic(struct fuse_session *) session; /* the threads of sources look at it */
 };
 
 /* --- talking to the supervisor --------------------------------------------------------------- */
@@ -142,7 +142,7 @@ static int session_new(struct server *server, struct vd_error *err)
 	struct fuse_args args = FUSE_ARGS_INIT(options->debug ? 4 : 3, arguments);
 	struct vdifs_fs_options fs_options = {
 		.tree = {
-			.image_name = strrchr(server->options->image, '/') + 1,
+			.image_name = server->options->image_name,
 			.is_directory = server->options->is_directory,
 			.layers = options->layers,
 			.qcow2 = options->qcow2,
@@ -205,13 +205,24 @@ static void describe(const struct server *server)
 	vd_log(LOG_INFO, "sandbox: %s", server->confined->layers_text);
 }
 
+/* Asked by sources that wait for a server, from before there is a session. */
+static bool answers_are_unwanted(void *context)
+{
+	struct server *server = context;
+
+	return server->session && fuse_session_exited(server->session) != 0;
+}
+
 /* Everything that can be refused, before there is a mount. */
 static int server_open(struct server *server, struct vd_confined *confined, struct vd_error *err)
 {
 	const struct vdifs_options *options = server->options->options;
-	int r = vd_chain_open(options->image, &options->chain, &confined->opener, &server->disk,
-			      err);
+	struct vd_chain_options chain = options->chain;
+	int r;
 
+	chain.patience.ending = answers_are_unwanted;
+	chain.patience.context = server;
+	r = vd_chain_open(options->image, &chain, &confined->opener, &server->disk, err);
 	if (r == 0 && vd_index_new(server->disk, options->map_memory, &server->index) < 0)
 		r = vd_fail(err, ENOMEM, "out of memory");
 	if (r == 0)
@@ -248,13 +259,13 @@ static int server_run(struct server *server, struct vd_error *err)
 
 static void server_free(struct server *server)
 {
-	if (server->session) {
+	if (server->session)
 		fuse_remove_signal_handlers(server->session);
-		fuse_session_destroy(server->session);
-	}
 	vdifs_fs_free(server->fs);
 	vd_index_free(server->index);
-	vd_disk_close(server->disk);
+	vd_disk_close(server->disk); /* its threads look at the session, see above */
+	if (server->session)
+		fuse_session_destroy(server->session);
 }
 
 void vdifs_serve_prepare(void)

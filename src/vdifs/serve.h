@@ -21,7 +21,7 @@
 
 struct vdifs_server_options {
 	const struct vdifs_options *options;
-	const char *image; /* real path */
+	const char *image_name; /* what the disk is named after, an extension included */
 	bool is_directory; /* the form of the mountpoint */
 	int socket; /* to the supervisor */
 	int null; /* /dev/null, which stdin to stderr become when the mount answers; -1: stay */

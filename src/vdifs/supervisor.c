@@ -30,6 +30,7 @@
 
 #include "base/log.h"
 #include "disk/broker.h"
+#include "source/address.h"
 #include "vdifs/place.h"
 #include "vdifs/serve.h"
 #include "vdifs/supervisor.h"
@@ -41,7 +42,8 @@
 struct supervisor {
 	const struct vdifs_options *options;
 	int ready_fd;
-	char image[PATH_MAX]; /* real path */
+	char image[PATH_MAX]; /* real path, or the address of a server */
+	char image_name[PATH_MAX]; /* what the disk is named after; may be empty */
 	struct vdifs_place place;
 	struct vd_broker *broker;
 	pid_t server;
@@ -117,7 +119,7 @@ static int server_main(void *context, struct vd_confined *confined)
 	const struct supervisor *supervisor = context;
 	struct vdifs_server_options options = {
 		.options = supervisor->options,
-		.image = supervisor->image,
+		.image_name = supervisor->image_name,
 		.is_directory = supervisor->place.is_directory,
 		.socket = supervisor->far_socket,
 		.null = supervisor->null,
@@ -146,17 +148,39 @@ static int start_server(struct supervisor *supervisor, struct vd_error *err)
 	return r;
 }
 
+/* Fill in image and image_name. */
+static int find_image(struct supervisor *supervisor, struct vd_error *err)
+{
+	const char *given = supervisor->options->image;
+	struct vd_address address;
+	char shown[512];
+	int r = 0;
+
+	vd_escape(shown, sizeof(shown), given, strlen(given));
+	if (vd_address_is(given)) {
+		r = vd_address_parse(given, &address, err);
+		if (r == 0 && strlen(given) >= sizeof(supervisor->image))
+			r = vd_fail(err, ENAMETOOLONG, "%s: the address is too long", shown);
+		if (r < 0)
+			return r;
+		strcpy(supervisor->image, given);
+		snprintf(supervisor->image_name, sizeof(supervisor->image_name), "%s",
+			 vd_address_file_name(&address));
+		return 0;
+	}
+	if (!realpath(given, supervisor->image))
+		return vd_fail(err, errno, "%s: cannot open the image: %s", shown, strerror(errno));
+	strcpy(supervisor->image_name, strrchr(supervisor->image, '/') + 1);
+	return 0;
+}
+
 static int begin(struct supervisor *supervisor, struct vd_error *err)
 {
 	const struct vdifs_options *options = supervisor->options;
 	int r = vdifs_place_find(&supervisor->place, options->mountpoint, err);
 
-	if (r == 0 && !realpath(options->image, supervisor->image)) {
-		char shown[512];
-
-		vd_escape(shown, sizeof(shown), options->image, strlen(options->image));
-		r = vd_fail(err, errno, "%s: cannot open the image: %s", shown, strerror(errno));
-	}
+	if (r == 0)
+		r = find_image(supervisor, err);
 	if (r == 0 && vd_broker_new(&options->image, 1, &options->chain, &supervisor->broker) < 0)
 		r = vd_fail(err, ENOMEM, "out of memory");
 	if (r == 0 && supervisor->ready_fd >= 0) {

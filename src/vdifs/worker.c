@@ -144,7 +144,8 @@ bool vdifs_worker_splice(struct vdifs_worker *worker, const struct vd_disk *disk
 	if (atomic_load(&copies) > 0 && atomic_fetch_sub(&copies, 1) > 0)
 		return false;
 	if (bytes < SPLICE_MIN || bytes > SPLICE_MAX || atomic_load(&in_vain) ||
-	    !vd_disk_find_raw(disk, virt, bytes, &from, &where) || !pipe_ready(worker, bytes))
+	    !vd_disk_find_raw(disk, virt, bytes, &from, &where) || !vd_source_can_splice(from) ||
+	    !pipe_ready(worker, bytes))
 		return false;
 	r = vd_source_splice(from, worker->pipe[1], bytes, where);
 	if (r == 0)

@@ -126,9 +126,33 @@ dropped_privileges() {
 	unmount mnt # mount.fuse3 mounts by itself before it starts us, and leaves that behind
 }
 
+servers() {
+	local server address="nbd+unix:///a,b.qcow2?socket=$work/far,away/s"
+	if ! command -v nbdkit >/dev/null || "$vdimap" "$address" 2>&1 | grep -q 'without libnbd'; then
+		skip "an image on a server" "without nbdkit, or without libnbd"
+		return
+	fi
+	begin nbdkit -f -r -U "$work/far,away/s" file far/base.qcow2 >server.out 2>&1
+	server=$pid
+	qemu-img convert -O raw far/base.qcow2 base.raw
+	wait_for 20 test -S far,away/s
+	claim "mount -t fuse.vdifs with an address" mount -t fuse.vdifs "$address" mnt -o ro
+	is "findmnt shows the address" "$(findmnt -no SOURCE mnt)" "$address"
+	shows "with an address" mnt "mnt/a,b.raw" base.raw
+	echo "$address $work/mnt fuse.vdifs ro,_netdev,nbd-timeout=20 0 0" >fstab
+	claim "an fstab line with an address" mount -T fstab mnt
+	shows "an fstab line with an address" mnt "mnt/a,b.raw" base.raw
+	claim "an address with a comma in an option" mount -t fuse.vdifs other/top.qcow2 mnt \
+		-o "ro,backing-file=\"$address\",backing-format=qcow2,nodev"
+	shows "an address with a comma in an option" mnt mnt/top.raw top.raw
+	kill "$server"
+	wait "$server"
+}
+
 by_hand
 backing
 names
 lines
+servers
 dropped_privileges
 finish

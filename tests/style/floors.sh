@@ -63,6 +63,7 @@ claim "libfuse is known only in src/vdifs" outside vdifs/ '#[ \t]*include[ \t]*[
 claim "jansson is known only in src/map/json.c" outside map/json.c 'include[ \t]*<jansson'
 claim "the codecs are known only in src/support/codec.c" \
 	outside support/codec.c 'include[ \t]*<(libdeflate|zstd|zlib)'
+claim "libnbd is known only in src/source/nbd.c" outside source/nbd.c 'include[ \t]*<libnbd'
 claim "libseccomp is known only in src/sandbox/filter.c" outside sandbox/filter.c 'include[ \t]*<seccomp'
 claim "files are read only in src/source" \
 	outside source/ '(^|[^A-Za-z0-9_])p(read|readv)(64)?[ \t]*\('

@@ -91,6 +91,18 @@ static void a_flag_takes_no_value(void **state)
 	assert_false(set("force-share", "", -EINVAL).force_share);
 }
 
+static void patience_is_a_number_of_seconds(void **state)
+{
+	static const char *const wrong[] = { "", "0", "-1", "+1", " 1", "1s", "1.5", "86401", "x",
+					     "99999999999999999999" };
+
+	(void)state;
+	assert_int_equal(set("nbd-timeout", "1", 0).patience.seconds, 1);
+	assert_int_equal(set("nbd-timeout", "86400", 0).patience.seconds, 86400);
+	for (unsigned i = 0; i < ARRAY_LENGTH(wrong); i++)
+		set("nbd-timeout", wrong[i], -EINVAL);
+}
+
 static void each_row_with_a_value_needs_it(void **state)
 {
 	unsigned rows = 0;
@@ -102,7 +114,7 @@ static void each_row_with_a_value_needs_it(void **state)
 			set(row->name, NULL, -EINVAL);
 		rows++;
 	}
-	assert_int_equal(rows, 7);
+	assert_int_equal(rows, 8);
 }
 
 static void other_names_are_left_to_the_caller(void **state)
@@ -174,6 +186,7 @@ int main(void)
 		cmocka_unit_test(files_and_snapshots_are_any_text_but_the_empty),
 		cmocka_unit_test(backing_formats_are_checked_as_the_images),
 		cmocka_unit_test(a_flag_takes_no_value),
+		cmocka_unit_test(patience_is_a_number_of_seconds),
 		cmocka_unit_test(each_row_with_a_value_needs_it),
 		cmocka_unit_test(other_names_are_left_to_the_caller),
 		cmocka_unit_test(the_last_one_counts),
