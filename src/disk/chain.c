@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "disk/chain.h"
+#include "source/address.h"
 
 /* Bytes of metadata pages that all layers together keep. */
 #define CACHE_BYTES ((size_t)32 << 20)
@@ -293,6 +294,19 @@ static int chain_top(struct chain *chain, const char *path, struct vd_error *err
 	disk->size = disk->layers[0]->size;
 	disk->cluster_bits = disk->layers[0]->cluster_bits;
 	return 0;
+}
+
+void vd_chain_prepare(const char *const *images, unsigned count,
+		      const struct vd_chain_options *options)
+{
+	bool has_address = options->data_file && vd_address_is(options->data_file);
+
+	for (unsigned i = 0; i < count; i++)
+		has_address = has_address || vd_address_is(images[i]);
+	for (unsigned i = 0; i < options->backing_file_count; i++)
+		has_address = has_address || vd_address_is(options->backing_files[i]);
+	if (has_address)
+		vd_source_load(NULL);
 }
 
 int vd_chain_open(const char *path, const struct vd_chain_options *options,

@@ -38,6 +38,13 @@ int vd_chain_option_set(struct vd_chain_options *options, const char *name, cons
 			struct vd_error *err);
 
 /*
+ * Before a sandbox closes: load what the images and the files named by hand take. What is missing is
+ * said when the chain is opened.
+ */
+void vd_chain_prepare(const char *const *images, unsigned count,
+		      const struct vd_chain_options *options);
+
+/*
  * Open the chain. On failure nothing stays open. All files keep their locks until
  * vd_disk_close().
  */

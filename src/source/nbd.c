@@ -19,6 +19,7 @@
  */
 #include "config.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -54,6 +55,63 @@
 #define REFUSED "%s: the server refuses, or is none: %s"
 #define PARTING_MS 200
 #define TICK_MS 250 /* between two looks whether to go on waiting */
+
+/*
+ * libnbd brings GnuTLS, libxml2 and more: 24 libraries, which linked would cost each start 7 to 16 ms
+ * and a few MiB, also where there is no server. So it is loaded, and only when there is one.
+ */
+#define LIBRARY "libnbd.so.0"
+#define FUNCTIONS(DO)                \
+	DO(nbd_add_meta_context)     \
+	DO(nbd_aio_block_status)     \
+	DO(nbd_aio_connect_socket)   \
+	DO(nbd_aio_disconnect)       \
+	DO(nbd_aio_get_direction)    \
+	DO(nbd_aio_in_flight)        \
+	DO(nbd_aio_is_closed)        \
+	DO(nbd_aio_is_dead)          \
+	DO(nbd_aio_is_ready)         \
+	DO(nbd_aio_notify_read)      \
+	DO(nbd_aio_notify_write)     \
+	DO(nbd_aio_pread_structured) \
+	DO(nbd_can_meta_context)     \
+	DO(nbd_close)                \
+	DO(nbd_create)               \
+	DO(nbd_get_block_size)       \
+	DO(nbd_get_error)            \
+	DO(nbd_get_size)             \
+	DO(nbd_set_export_name)      \
+	DO(nbd_set_tls)
+
+#define POINTER(name) typeof(name) *name;
+static struct {
+	void *handle; /* NULL: not loaded */
+	FUNCTIONS(POINTER)
+} library;
+
+int vd_source_load(struct vd_error *err)
+{
+	void *handle;
+
+	if (library.handle)
+		return 0;
+	handle = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL);
+	if (!handle)
+		return vd_fail(err, ENOTSUP,
+			       "images on servers need the library libnbd, which cannot be "
+			       "loaded: %s; install the package libnbd0",
+			       dlerror());
+#define FIND(name)                                                                            \
+	library.name = (typeof(name) *)(uintptr_t)dlsym(handle, #name);                       \
+	if (!library.name) {                                                                  \
+		dlclose(handle);                                                              \
+		return vd_fail(err, ENOTSUP, "%s has no function %s; it is too old", LIBRARY, \
+			       #name);                                                        \
+	}
+	FUNCTIONS(FIND)
+	library.handle = handle;
+	return 0;
+}
 
 struct nbd {
 	struct vd_source source; /* first: freed as that */
@@ -91,7 +149,7 @@ static int64_t now_ms(void)
 /* What libnbd says, which may be the server's words. */
 static const char *reason(char shown[512])
 {
-	const char *text = nbd_get_error();
+	const char *text = library.nbd_get_error();
 
 	return text ? vd_escape(shown, 512, text, strlen(text)) : "no reason is known";
 }
@@ -109,7 +167,7 @@ static void wake(const struct nbd *nbd)
 static void wake_if_needed(struct nbd *nbd)
 {
 	if (atomic_load(&nbd->asleep) ||
-	    nbd_aio_get_direction(nbd->handle) != LIBNBD_AIO_DIRECTION_READ)
+	    library.nbd_aio_get_direction(nbd->handle) != LIBNBD_AIO_DIRECTION_READ)
 		wake(nbd);
 }
 
@@ -117,7 +175,7 @@ static void wake_if_needed(struct nbd *nbd)
  * 0: nothing happened in that time. */
 static int turn(struct nbd *nbd, int wake_fd, int timeout_ms)
 {
-	unsigned direction = nbd_aio_get_direction(nbd->handle);
+	unsigned direction = library.nbd_aio_get_direction(nbd->handle);
 	struct pollfd fds[2] = { { .fd = nbd->socket }, { .fd = wake_fd, .events = POLLIN } };
 	char bytes[64];
 
@@ -132,15 +190,16 @@ static int turn(struct nbd *nbd, int wake_fd, int timeout_ms)
 	if (!fds[0].revents)
 		return 0;
 	if ((direction & LIBNBD_AIO_DIRECTION_READ) && fds[0].revents != POLLOUT)
-		nbd_aio_notify_read(nbd->handle);
+		library.nbd_aio_notify_read(nbd->handle);
 	else if (direction & LIBNBD_AIO_DIRECTION_WRITE)
-		nbd_aio_notify_write(nbd->handle);
+		library.nbd_aio_notify_write(nbd->handle);
 	return 1;
 }
 
 static bool is_over(const struct nbd *nbd)
 {
-	return nbd_aio_is_dead(nbd->handle) > 0 || nbd_aio_is_closed(nbd->handle) > 0;
+	return library.nbd_aio_is_dead(nbd->handle) > 0 ||
+	       library.nbd_aio_is_closed(nbd->handle) > 0;
 }
 
 static bool is_ending(const struct nbd *nbd)
@@ -184,7 +243,7 @@ static void *hear(void *context)
 		/* Asleep only after some time without work, so that few requests must wake us. It
 		 * is said before looking: a request that is not seen here will see it. */
 		atomic_store(&nbd->asleep, was_idle);
-		idle = nbd_aio_in_flight(nbd->handle) == 0;
+		idle = library.nbd_aio_in_flight(nbd->handle) == 0;
 		atomic_store(&nbd->asleep, idle && was_idle);
 		if (turn(nbd, nbd->wake[0], idle && was_idle ? -1 : TICK_MS) || idle)
 			heard = now_ms();
@@ -231,8 +290,8 @@ static void begin_transfer(void *context, struct vd_transfer *transfer)
 	nbd_completion_callback done = { .callback = transfer_done, .user_data = transfer };
 
 	/* If this fails the callbacks are not called. */
-	if (nbd_aio_pread_structured(nbd->handle, transfer->buffer, transfer->bytes, transfer->host,
-				     piece, done, 0) < 0)
+	if (library.nbd_aio_pread_structured(nbd->handle, transfer->buffer, transfer->bytes,
+					     transfer->host, piece, done, 0) < 0)
 		transfer->done(transfer, -EIO);
 	wake_if_needed(nbd);
 }
@@ -357,7 +416,7 @@ static int status_ask(struct nbd *nbd, struct status *status, uint64_t bytes)
 	nbd_completion_callback done = { .callback = status_done, .user_data = status };
 
 	sem_init(&status->waiter.done, 0, 0);
-	if (nbd_aio_block_status(nbd->handle, bytes, status->start, take, done, 0) < 0)
+	if (library.nbd_aio_block_status(nbd->handle, bytes, status->start, take, done, 0) < 0)
 		waiter_done(&status->waiter, -EIO);
 	wake_if_needed(nbd);
 	return waiter_wait(&status->waiter);
@@ -429,10 +488,10 @@ static void part(struct nbd *nbd)
 {
 	int64_t end = now_ms() + PARTING_MS;
 
-	while (nbd_aio_in_flight(nbd->handle) > 0 && !is_over(nbd) && now_ms() < end)
+	while (library.nbd_aio_in_flight(nbd->handle) > 0 && !is_over(nbd) && now_ms() < end)
 		turn(nbd, -1, PARTING_MS);
-	if (nbd_aio_is_ready(nbd->handle) > 0)
-		nbd_aio_disconnect(nbd->handle, 0);
+	if (library.nbd_aio_is_ready(nbd->handle) > 0)
+		library.nbd_aio_disconnect(nbd->handle, 0);
 }
 
 static void nbd_source_close(struct vd_source *source)
@@ -446,7 +505,8 @@ static void nbd_source_close(struct vd_source *source)
 	}
 	if (nbd->has_thread)
 		part(nbd);
-	nbd_close(nbd->handle);
+	if (nbd->handle)
+		library.nbd_close(nbd->handle);
 	vd_ahead_free(nbd->ahead);
 	vd_holes_free(nbd->holes);
 	for (unsigned i = 0; i < 2; i++) {
@@ -463,18 +523,20 @@ static void nbd_source_close(struct vd_source *source)
 static int handle_make(struct nbd *nbd, struct vd_error *err)
 {
 	char shown[512];
-	int r = 0;
+	int r = vd_source_load(err);
 
-	nbd->handle = nbd_create();
+	if (r < 0)
+		return r;
+	nbd->handle = library.nbd_create();
 	nbd->socket = fcntl(nbd->source.fd, F_DUPFD_CLOEXEC, 0);
 	if (!nbd->handle || nbd->socket < 0 || pipe2(nbd->wake, O_CLOEXEC | O_NONBLOCK) < 0)
 		return vd_fail(err, ENOMEM, "%s: cannot prepare the connection: %s",
 			       nbd->source.name, strerror(errno));
-	if (nbd_set_export_name(nbd->handle, nbd->address.export) < 0 ||
-	    nbd_add_meta_context(nbd->handle, LIBNBD_CONTEXT_BASE_ALLOCATION) < 0 ||
-	    nbd_set_tls(nbd->handle, LIBNBD_TLS_DISABLE) < 0)
+	if (library.nbd_set_export_name(nbd->handle, nbd->address.export) < 0 ||
+	    library.nbd_add_meta_context(nbd->handle, LIBNBD_CONTEXT_BASE_ALLOCATION) < 0 ||
+	    library.nbd_set_tls(nbd->handle, LIBNBD_TLS_DISABLE) < 0)
 		r = -EINVAL;
-	if (r == 0 && nbd_aio_connect_socket(nbd->handle, nbd->source.fd) < 0)
+	if (r == 0 && library.nbd_aio_connect_socket(nbd->handle, nbd->source.fd) < 0)
 		r = -EIO;
 	if (r < 0)
 		return vd_fail(err, -r, REFUSED, nbd->source.name, reason(shown));
@@ -488,7 +550,7 @@ static int negotiate(struct nbd *nbd, struct vd_error *err)
 	int64_t end = now_ms() + nbd->patience.seconds * INT64_C(1000);
 	char shown[512];
 
-	while (nbd_aio_is_ready(nbd->handle) <= 0) {
+	while (library.nbd_aio_is_ready(nbd->handle) <= 0) {
 		if (is_over(nbd))
 			return vd_fail(err, EIO, REFUSED, nbd->source.name, reason(shown));
 		if (now_ms() >= end || is_ending(nbd))
@@ -502,14 +564,14 @@ static int negotiate(struct nbd *nbd, struct vd_error *err)
 /* A limit that the server gives, or what to take if it gives none. */
 static uint64_t block_size(const struct nbd *nbd, int which, uint64_t otherwise)
 {
-	int64_t bytes = nbd_get_block_size(nbd->handle, which);
+	int64_t bytes = library.nbd_get_block_size(nbd->handle, which);
 
 	return bytes > 0 ? (uint64_t)bytes : otherwise;
 }
 
 static int ask_sizes(struct nbd *nbd, struct vd_error *err)
 {
-	int64_t size = nbd_get_size(nbd->handle);
+	int64_t size = library.nbd_get_size(nbd->handle);
 	uint64_t align = block_size(nbd, LIBNBD_SIZE_MINIMUM, 1);
 	uint64_t most = block_size(nbd, LIBNBD_SIZE_MAXIMUM, READ_MAX);
 	char shown[512];
@@ -533,7 +595,8 @@ static int ask_sizes(struct nbd *nbd, struct vd_error *err)
 	nbd->source.size = (uint64_t)size;
 	nbd->source.st.st_size = size;
 	nbd->source.st.st_blocks = (blkcnt_t)vd_div_up((uint64_t)size, VD_SECTOR);
-	nbd->source.dense = nbd_can_meta_context(nbd->handle, LIBNBD_CONTEXT_BASE_ALLOCATION) <= 0;
+	nbd->source.dense =
+		library.nbd_can_meta_context(nbd->handle, LIBNBD_CONTEXT_BASE_ALLOCATION) <= 0;
 	return 0;
 }
 
@@ -610,6 +673,11 @@ int vd_source_from_socket(int socket, const char *name, struct vd_source **out,
 }
 
 #else
+
+int vd_source_load(struct vd_error *err)
+{
+	return vd_fail(err, ENOTSUP, "this vdifs was built without libnbd and knows no servers");
+}
 
 int vd_source_from_socket(int socket, const char *name, struct vd_source **out,
 			  struct vd_error *err)

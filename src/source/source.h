@@ -75,6 +75,12 @@ int vd_source_from_fd(int fd, int dir_fd, const char *name, struct vd_source **o
 		      struct vd_error *err);
 
 /*
+ * Load what a server takes (libnbd), now and not when it is first needed: later no file may be
+ * opened. Start-up, one thread. 0 or -ENOTSUP with a message.
+ */
+int vd_source_load(struct vd_error *err);
+
+/*
  * Take over a socket that is connected to the NBD server of this address (source/address.h). It has
  * not been spoken to: the process that may connect is not the one that may listen to what a stranger
  * says. Before anything else vd_source_begin() must be called. `name` is copied and escaped. On

@@ -111,6 +111,7 @@ static void server_prepare(void *context)
 		close(supervisor->ready_fd);
 		leave_directory();
 	}
+	vd_chain_prepare(&supervisor->options->image, 1, &supervisor->options->chain);
 	vdifs_serve_prepare();
 }
 

@@ -173,11 +173,20 @@ static int run_confined(void *context, struct vd_confined *confined)
 	return run(context, confined, &err) < 0 ? fail(&err) : EXIT_SUCCESS;
 }
 
+/* In the child, before the sandbox closes. */
+static void prepare(void *context)
+{
+	const struct options *options = context;
+
+	vd_chain_prepare(options->images, options->image_count, &options->chain);
+}
+
 int main(int argc, char **argv)
 {
 	struct options options = { .form = FORM_JSON };
 	struct vd_confined_options confined = {
 		.alone = true,
+		.prepare = prepare,
 		.run = run_confined,
 		.context = &options,
 	};
