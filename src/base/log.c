@@ -1,20 +1,23 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * stderr or syslog. The two variables are written before threads start (the program's name) or
+ * stderr or syslog. The variables are written before threads start (the program's name) or
  * at one moment of start-up (the switch to syslog) and only read otherwise.
  */
 #include "config.h"
 
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <syslog.h>
+#include <unistd.h>
 
 #include "base/log.h"
 
 static const char *log_program = "vdifs";
 static atomic_bool log_use_syslog;
+static int log_fd = STDERR_FILENO;
 
 void vd_log_open(const char *program)
 {
@@ -22,9 +25,19 @@ void vd_log_open(const char *program)
 	openlog(program, LOG_PID | LOG_NDELAY, LOG_DAEMON);
 }
 
+void vd_log_keep_stderr(void)
+{
+	int fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
+
+	if (fd >= 0)
+		log_fd = fd;
+}
+
 void vd_log_to_syslog(void)
 {
 	atomic_store(&log_use_syslog, true);
+	if (log_fd != STDERR_FILENO)
+		close(log_fd);
 }
 
 static void log_line(int priority, const char *format, va_list args)
@@ -35,7 +48,7 @@ static void log_line(int priority, const char *format, va_list args)
 	if (atomic_load(&log_use_syslog))
 		syslog(priority, "%s", line);
 	else
-		fprintf(stderr, "%s: %s\n", log_program, line);
+		dprintf(log_fd, "%s: %s\n", log_program, line);
 }
 
 void vd_log(int priority, const char *format, ...)

@@ -15,6 +15,12 @@
  */
 void vd_log_open(const char *program);
 
+/*
+ * Keep a descriptor of stderr for the log, so that the caller may turn stderr itself away from
+ * libraries that write there in words of their own. Before threads start.
+ */
+void vd_log_keep_stderr(void);
+
 /* From now on log to syslog instead of stderr. Call when stderr is about to go away. */
 void vd_log_to_syslog(void);
 

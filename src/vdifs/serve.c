@@ -250,6 +250,8 @@ static int server_run(struct server *server, struct vd_error *err)
 		return EXIT_FAILURE;
 	}
 	r = session_loop(server);
+	if (r == -ECONNABORTED) /* the mount ended while a thread was being given a request */
+		r = 0;
 	if (r < 0)
 		vd_fail(err, -r, "serving the mount failed: %s", strerror(-r));
 	if (r < 0)
@@ -268,8 +270,23 @@ static void server_free(struct server *server)
 		fuse_session_destroy(server->session);
 }
 
-void vdifs_serve_prepare(void)
+/* libfuse writes to stderr on its own as well; what it says to this function is worth a line. */
+static void log_libfuse(enum fuse_log_level level, const char *format, va_list args)
 {
+	char line[1024];
+
+	vsnprintf(line, sizeof(line), format, args);
+	line[strcspn(line, "\n")] = '\0';
+	vd_log((int)level, "%s", line); /* the levels are those of syslog */
+}
+
+void vdifs_serve_prepare(const struct vdifs_options *options, int null)
+{
+	if (!options->debug) {
+		fuse_set_log_func(log_libfuse);
+		vd_log_keep_stderr();
+		dup2(null, STDERR_FILENO);
+	}
 	prctl(PR_SET_PDEATHSIG, SIGKILL); /* until there may be a mount */
 	/* Ctrl-C goes to both processes: the supervisor unmounts first. */
 	signal(SIGINT, SIG_IGN);

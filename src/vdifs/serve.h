@@ -27,8 +27,11 @@ struct vdifs_server_options {
 	int null; /* /dev/null, which stdin to stderr become when the mount answers; -1: stay */
 };
 
-/* Before the sandbox closes: signals, and what needs files. */
-void vdifs_serve_prepare(void);
+/*
+ * Before the sandbox closes: signals, and what needs files. null: /dev/null, which becomes stderr for
+ * all but our own log unless every word of libfuse is wanted.
+ */
+void vdifs_serve_prepare(const struct vdifs_options *options, int null);
 
 /* Open, wait for the mount, serve. An exit status; what went wrong has been logged. */
 int vdifs_serve(const struct vdifs_server_options *options, struct vd_confined *confined);

@@ -112,7 +112,7 @@ static void server_prepare(void *context)
 		leave_directory();
 	}
 	vd_chain_prepare(&supervisor->options->image, 1, &supervisor->options->chain);
-	vdifs_serve_prepare();
+	vdifs_serve_prepare(supervisor->options, supervisor->null);
 }
 
 static int server_main(void *context, struct vd_confined *confined)
@@ -123,7 +123,7 @@ static int server_main(void *context, struct vd_confined *confined)
 		.image_name = supervisor->image_name,
 		.is_directory = supervisor->place.is_directory,
 		.socket = supervisor->far_socket,
-		.null = supervisor->null,
+		.null = supervisor->ready_fd >= 0 ? supervisor->null : -1,
 	};
 
 	return vdifs_serve(&options, confined);
@@ -184,7 +184,7 @@ static int begin(struct supervisor *supervisor, struct vd_error *err)
 		r = find_image(supervisor, err);
 	if (r == 0 && vd_broker_new(&options->image, 1, &options->chain, &supervisor->broker) < 0)
 		r = vd_fail(err, ENOMEM, "out of memory");
-	if (r == 0 && supervisor->ready_fd >= 0) {
+	if (r == 0) {
 		supervisor->null = open("/dev/null", O_RDWR | O_CLOEXEC);
 		if (supervisor->null < 0)
 			r = vd_fail(err, errno, "/dev/null: %s", strerror(errno));
