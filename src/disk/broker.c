@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/passing.h"
 #include "disk/broker.h"
 
 #define NAME_BYTES 4096 /* PATH_MAX: a longer one cannot be opened */
@@ -165,27 +166,6 @@ static int question_receive(const struct vd_broker *broker, int socket, struct q
 	return 1;
 }
 
-/* Send the packet with a descriptor, or without one (-1). */
-static int answer_send(int socket, const struct answer *answer, int fd)
-{
-	union {
-		char bytes[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} control = { { 0 } };
-	struct iovec data = { .iov_base = (void *)(uintptr_t)answer, .iov_len = sizeof(*answer) };
-	struct msghdr message = { .msg_iov = &data, .msg_iovlen = 1 };
-
-	if (fd >= 0) {
-		message.msg_control = control.bytes;
-		message.msg_controllen = sizeof(control.bytes);
-		control.align.cmsg_level = SOL_SOCKET;
-		control.align.cmsg_type = SCM_RIGHTS;
-		control.align.cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(&control.align), &fd, sizeof(fd));
-	}
-	return sendmsg(socket, &message, MSG_NOSIGNAL) < 0 ? -errno : 0;
-}
-
 int vd_broker_answer(struct vd_broker *broker, int socket)
 {
 	struct question question;
@@ -204,7 +184,7 @@ int vd_broker_answer(struct vd_broker *broker, int socket)
 		answer.is_server = file->is_server;
 	}
 	snprintf(answer.text, sizeof(answer.text), "%s", file ? file->name : err.text);
-	r = answer_send(socket, &answer, file ? file->fd : -1);
+	r = vd_pass(socket, &answer, sizeof(answer), file ? file->fd : -1);
 	if (file) {
 		close(file->fd);
 		file->fd = -1;
@@ -219,32 +199,13 @@ int vd_broker_answer(struct vd_broker *broker, int socket)
 /* 0: the answer is there; *fd: the descriptor that came with it, or -1. */
 static int answer_receive(int socket, struct answer *answer, int *fd)
 {
-	union {
-		char bytes[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} control;
-	struct iovec data = { .iov_base = answer, .iov_len = sizeof(*answer) };
-	struct msghdr message = {
-		.msg_iov = &data,
-		.msg_iovlen = 1,
-		.msg_control = control.bytes,
-		.msg_controllen = sizeof(control.bytes),
-	};
-	struct cmsghdr *header;
-	ssize_t got;
+	ssize_t got = vd_pass_receive(socket, answer, sizeof(*answer), fd);
 
-	*fd = -1;
-	do
-		got = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
-	while (got < 0 && errno == EINTR);
-	header = got > 0 ? CMSG_FIRSTHDR(&message) : NULL;
-	if (header && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS)
-		memcpy(fd, CMSG_DATA(header), sizeof(*fd));
 	if (got == sizeof(*answer) && (answer->r < 0) == (*fd < 0))
 		return 0;
 	if (*fd >= 0)
 		close(*fd);
-	return got < 0 ? -errno : -EPIPE;
+	return got < 0 ? (int)got : -EPIPE;
 }
 
 static enum role role_find(const char *name)

@@ -17,13 +17,13 @@
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/passing.h"
 #include "vdifs/place.h"
 
 /* Requests through the page cache, and past it: as much as an answer can have that is spliced. */
@@ -179,29 +179,6 @@ static int fusermount(char *const *arguments, int to, char *said, size_t size)
 	return r;
 }
 
-/* Send a byte and a descriptor, as fusermount3 does. */
-static int send_descriptor(int to, int fd)
-{
-	union {
-		char bytes[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} control = { { 0 } };
-	char byte = 0;
-	struct iovec data = { .iov_base = &byte, .iov_len = 1 };
-	struct msghdr message = {
-		.msg_iov = &data,
-		.msg_iovlen = 1,
-		.msg_control = control.bytes,
-		.msg_controllen = sizeof(control.bytes),
-	};
-
-	control.align.cmsg_level = SOL_SOCKET;
-	control.align.cmsg_type = SCM_RIGHTS;
-	control.align.cmsg_len = CMSG_LEN(sizeof(int));
-	memcpy(CMSG_DATA(&control.align), &fd, sizeof(fd));
-	return sendmsg(to, &message, MSG_NOSIGNAL) < 0 ? -errno : 0;
-}
-
 /* Append text to out with commas and backslashes escaped, as fusermount3 wants them. */
 static void put_escaped(char *out, size_t size, const char *text)
 {
@@ -275,7 +252,7 @@ static int mount_directly(const struct vdifs_place *place, const struct vdifs_op
 	kernel_options(options, kernel, sizeof(kernel));
 	snprintf(data, sizeof(data), "fd=%d,rootmode=%o,user_id=%u,group_id=%u,%s", fd,
 		 place->is_directory ? S_IFDIR : S_IFREG, getuid(), getgid(), kernel);
-	r = send_descriptor(to, fd);
+	r = vd_pass(to, "", 1, fd); /* a byte of zero, as fusermount3 does */
 	if (r == 0 && mount(source, place->path, "fuse.vdifs", flags, data) < 0)
 		r = -errno;
 	close(fd);

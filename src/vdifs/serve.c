@@ -26,6 +26,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/passing.h"
 #include "map/index.h"
 #include "map/json.h"
 #include "vdifs/fs.h"
@@ -54,40 +55,13 @@ static void tell(const struct server *server, char what)
 	send(server->options->socket, &what, 1, MSG_NOSIGNAL);
 }
 
-/* Receive one byte and the descriptor that comes with it, or -1 in *fd. False: the end. */
-static bool receive(int socket, char *what, int *fd)
-{
-	union {
-		char bytes[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} control;
-	struct iovec data = { .iov_base = what, .iov_len = 1 };
-	struct msghdr message = {
-		.msg_iov = &data,
-		.msg_iovlen = 1,
-		.msg_control = control.bytes,
-		.msg_controllen = sizeof(control.bytes),
-	};
-	struct cmsghdr *header;
-	ssize_t got;
-
-	*fd = -1;
-	do
-		got = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
-	while (got < 0 && errno == EINTR);
-	header = got > 0 ? CMSG_FIRSTHDR(&message) : NULL;
-	if (header && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS)
-		memcpy(fd, CMSG_DATA(header), sizeof(*fd));
-	return got > 0;
-}
-
 /* Wait for the mount. Its descriptor, or -1: there will be none, and the supervisor knows why. */
 static int await_mount(const struct server *server)
 {
 	int device = -1, fd;
 	char what;
 
-	while (receive(server->options->socket, &what, &fd)) {
+	while (vd_pass_receive(server->options->socket, &what, 1, &fd) > 0) {
 		if (fd >= 0 && device < 0)
 			device = fd;
 		else if (fd >= 0)
