@@ -16,7 +16,6 @@ passed=0 failed=0 skipped=0
 TMPDIR=$(mktemp -d "${TMPDIR:-/tmp}/vdifs-check.XXXXXX") || exit
 export TMPDIR
 chmod 755 "$TMPDIR"
-[ "${CI-}" != true ] || export FUZZ_SECONDS="${FUZZ_SECONDS:-60}"
 
 finish() {
 	trap - EXIT
@@ -94,19 +93,32 @@ step() { # step NAME COMMAND...: one more test, with its output in build/NAME.lo
 	fi
 }
 
+# shellcheck disable=SC2317 # these are called by step
 make_package() { # the tarball is all that a packager has
 	rm -rf build/package && mkdir build/package &&
 		make -C build dist && tar -xJf build/vdifs-*.tar.xz -C build/package &&
 		(cd build/package/vdifs-* && dpkg-buildpackage -us -uc)
 }
 
+# shellcheck disable=SC2317
 installed_package() {
 	apt-get install -y --reinstall "$top"/build/package/vdifs_*.deb
 }
 
+# shellcheck disable=SC2317
 package_test() { # as autopkgtest runs it
 	AUTOPKGTEST_TMP=$(mktemp -d "$TMPDIR/autopkgtest.XXXXXX") &&
 		export AUTOPKGTEST_TMP && "$top/debian/tests/mount"
+}
+
+# The mount tests, but for those that are about endurance: the program is the same.
+installed_tests() {
+	for test in tests/mount/*.sh; do
+		case $test in
+		*/lib.sh | */hang.sh | */lazy.sh | */lifecycle.sh | */memory.sh | */soak.sh | */threads.sh) ;;
+		*) echo "$test" ;;
+		esac
+	done | paste -s -d ' ' -
 }
 
 check_package() {
@@ -118,7 +130,7 @@ check_package() {
 	step autopkgtest package_test
 	VD_INSTALLED=/usr/bin
 	export VD_INSTALLED
-	run_tests build TESTS="$(cd "$top" && echo tests/mount/[!l]*.sh tests/mount/l[!i]*.sh)"
+	run_tests build TESTS="$(installed_tests)"
 	unset VD_INSTALLED
 	step remove apt-get remove -y vdifs
 }
@@ -147,7 +159,10 @@ check_leftovers() {
 
 require "$build_needs" "$demo_needs" "$test_needs" || give_up
 [ "${CI-}" != true ] || require "$package_needs" || give_up
+# The fuzzers bring sanitizers of their own: long once, and short beside those of the build.
+[ "${CI-}" != true ] || export FUZZ_SECONDS="${FUZZ_SECONDS:-60}"
 check build --enable-werror
+unset FUZZ_SECONDS
 [ "${CI-}" != true ] || check_package
 check build-asan --enable-sanitizers --enable-werror
 check_leftovers
