@@ -213,14 +213,8 @@ def chart(bench):
     bench.run('--chart', bench.create('empty.qcow2', 0))
 
 
-def terminal(program, *words, columns=60):
-    """What a program writes to a terminal of some width; stdout and stderr are the same one."""
-    parent, child = pty.openpty()
-    import fcntl
-    import termios
-    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack('HHHH', 10, columns, 0, 0))
-    process = subprocess.Popen([program, *words], stdin=subprocess.DEVNULL, stdout=child, stderr=child,
-                               env=dict(os.environ, TERM='xterm', LC_ALL='C.UTF-8'))
+def read_terminal(parent, child):
+    """All that the process, which has the child's side by now, writes there until its end."""
     os.close(child)
     text = b''
     with contextlib.suppress(OSError):
@@ -230,6 +224,18 @@ def terminal(program, *words, columns=60):
                 break
             text += part
     os.close(parent)
+    return text
+
+
+def terminal(program, *words, columns=60):
+    """What a program writes to a terminal of some width; stdout and stderr are the same one."""
+    parent, child = pty.openpty()
+    import fcntl
+    import termios
+    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack('HHHH', 10, columns, 0, 0))
+    process = subprocess.Popen([program, *words], stdin=subprocess.DEVNULL, stdout=child, stderr=child,
+                               env=dict(os.environ, TERM='xterm', LC_ALL='C.UTF-8'))
+    text = read_terminal(parent, child)
     if process.wait(TIME_LIMIT):
         raise Failure('%s: exit status %d: %r' % (words, process.returncode, text[:500]))
     return text.decode()
@@ -295,15 +301,7 @@ def progress(bench):
     fragmented.write(path, fragmented.Layout(1500 * 8192 * 65536, 16, 1500, 2), False)
     parent, child = pty.openpty()
     process = subprocess.Popen([bench.program, '--qemu', path], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=child)
-    os.close(child)
-    text = b''
-    with contextlib.suppress(OSError):
-        while True:
-            part = os.read(parent, 65536)
-            if not part:
-                break
-            text += part
-    os.close(parent)
+    text = read_terminal(parent, child)
     same('the exit status', process.wait(TIME_LIMIT), 0)
     if not re.search(rb'vdimap: \[#*  *\]  *\d+ %', text) or not text.endswith(b'\r\033[K'):
         raise Failure('the terminal got %r' % text[-300:])

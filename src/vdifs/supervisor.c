@@ -223,6 +223,13 @@ static int on_answered(struct supervisor *supervisor, struct vd_error *err)
 	return 0;
 }
 
+static void close_questions(struct supervisor *supervisor)
+{
+	if (supervisor->questions >= 0)
+		close(supervisor->questions);
+	supervisor->questions = -1;
+}
+
 /* The server has opened all files. */
 static int on_opened(struct supervisor *supervisor, struct vd_error *err)
 {
@@ -231,6 +238,7 @@ static int on_opened(struct supervisor *supervisor, struct vd_error *err)
 	int r;
 
 	/* After this the mountpoint may hide the paths that led to the files. */
+	close_questions(supervisor); /* also of a server that says one thing and does another */
 	vd_broker_free(supervisor->broker);
 	supervisor->broker = NULL;
 	r = catch_signals(supervisor, err);
@@ -270,22 +278,20 @@ static int on_question(struct supervisor *supervisor)
 {
 	int r = vd_broker_answer(supervisor->broker, supervisor->questions);
 
-	if (r <= 0) {
-		close(supervisor->questions);
-		supervisor->questions = -1;
-	}
+	if (r <= 0)
+		close_questions(supervisor);
 	return r < 0 ? r : 0;
 }
 
-/* Unmount, tell the server to end, and give it some time. */
+/* A signal, so there is a mount: unmount, tell the server to end, and give it some time. */
 static void stop(struct supervisor *supervisor)
 {
 	struct vd_error err = { "" };
 
 	notify_systemd("STOPPING=1");
-	if (supervisor->mounted && vdifs_place_unmount(&supervisor->place, false, &err) < 0)
+	if (vdifs_place_unmount(&supervisor->place, false, &err) < 0)
 		vd_log(LOG_ERR, "%s", err.text);
-	kill(supervisor->server, supervisor->mounted ? SIGTERM : SIGKILL);
+	kill(supervisor->server, SIGTERM);
 	if (supervisor->stopping)
 		return;
 	supervisor->stopping = true;

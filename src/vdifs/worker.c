@@ -33,8 +33,8 @@
 #define COPIES 1000
 
 /*
- * Of the process, which serves one mount: pipes that there are, whether trying is in vain for
- * ever, and how many reads are to be copied for now.
+ * Of the process, which serves one mount: pipes that there are, whether trying is always in
+ * vain, and how many reads are to be copied before the next attempt.
  */
 static atomic_uint pipes;
 static atomic_bool in_vain;
