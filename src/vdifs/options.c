@@ -262,7 +262,7 @@ void vdifs_options_print_help(void)
 	       "file, which becomes the disk. Unmount with: fusermount3 -u MOUNTPOINT\n\n");
 	print_rows(vd_chain_option_table);
 	print_rows(own_options);
-	printf("  -o OPTION[,OPTION...]       any of the above without dashes; allow_other,\n"
+	printf("  -o OPTION[,OPTION...]      any of the above without dashes; allow_other,\n"
 	       "                             allow_root, auto_unmount, fsname=NAME, noexec\n"
 	       "  -f                         stay in the foreground, log to stderr\n"
 	       "  -d                         the same, with libfuse's debug output\n"
