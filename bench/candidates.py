@@ -88,12 +88,13 @@ class Mount:
     argv        the command; the mountpoint is already in it
     point       where it mounts
     prefix      of the files in the mountpoint, one a layer, numbered from the lowest; None: it is the disk itself
+    shows       the file in the mountpoint, where it has a name of its own
     returns     the command returns when the mount is there
     kill_first  end it by its process id rather than by unmounting
     """
 
-    def __init__(self, argv, point, prefix, returns, kill_first=False, log=None):
-        self.argv, self.point, self.prefix = argv, point, prefix
+    def __init__(self, argv, point, prefix, returns, kill_first=False, log=None, shows=None):
+        self.argv, self.point, self.prefix, self.shows = argv, point, prefix, shows
         self.returns, self.kill_first, self.log = returns, kill_first, log
         self.pids, self.process = set(), None
 
@@ -112,7 +113,7 @@ class Mount:
     def prepare(self):
         """For somebody else to run argv; to be followed by __exit__()."""
         self.before = children()
-        if self.prefix:
+        if self.prefix or self.shows:
             os.makedirs(self.point, exist_ok=True)
         else:
             with open(self.point, 'wb'):
@@ -135,6 +136,8 @@ class Mount:
             time.sleep(0.001)
 
     def _disk(self):
+        if self.shows:
+            return os.path.join(self.point, self.shows)
         if not self.prefix:
             return self.point
         numbers = [int(name[len(self.prefix):]) for name in os.listdir(self.point) if name.startswith(self.prefix)]

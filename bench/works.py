@@ -329,6 +329,65 @@ def sandbox_stage():
     return Stage('sandbox', group, list(rows.values()), plain_image, works, 'plain')
 
 
+# The disk as a QCOW2 stream.
+
+def view_mount(bench, image, shows, options):
+    """A mount with both files; `shows` says which of them is read."""
+    point = os.path.join(bench.work, 'views')
+    return candidates.Mount([bench.vdifs, '--qcow2', *options, *bench.vdifs_option, image.path, point], point, None,
+                            True, log=os.path.join(bench.work, 'log'), shows=shows)
+
+
+def read_view(bench, image, shows, size, options=()):
+    bench.touch_memory(image.data_bytes * 5 // 4)
+    with view_mount(bench, image, shows, options) as file:
+        os.stat(file)           # waits for the map, which the raw view does not need
+        wait_for_map(file)
+        return bench.reader('seq', file, size, SEQ_LIMIT / bench.haste, file)[0]
+
+
+def convert_view(bench, image, shows):
+    """Seconds until a QCOW2 image stands in the tmpfs; compared with the disk the first time."""
+    if not bench.tmpfs:
+        raise Failure('no tmpfs')
+    out = os.path.join(bench.tmpfs, 'out')
+    bench.touch_memory(image.data_bytes * 9 // 4)
+    try:
+        if shows:
+            with view_mount(bench, image, shows, ()) as file:
+                seconds = bench.reader('run', 'cp', '--sparse=always', file, out)[0]
+        else:
+            seconds = bench.reader('run', 'qemu-img', 'convert', '-O', 'qcow2', image.path, out)[0]
+        if not bench.once(('view', shows, image.path), lambda: subprocess.run(
+                ['qemu-img', 'compare', '-q', '-f', 'qcow2', '-F', 'raw', out, image.native]).returncode == 0):
+            raise Failure('the copy differs')
+        return seconds
+    finally:
+        if os.path.exists(out):
+            os.unlink(out)
+
+
+def view_stage():
+    name = 'plain'
+    group = Group('The disk as a QCOW2 stream', ['NAME.qcow2', 'NAME.raw', 'qemu-img convert'],
+                  'Both files of one mount, with --qcow2. The disk of the first table; of the raw file its data is '
+                  'read. The last row makes a QCOW2 image of it in the tmpfs.')
+    as_fast = [Target('NAME.qcow2', '>=', 1, 'NAME.raw')]
+    rows = [Row('QCOW2 stream, ' + words, 'MB/s', 'NAME.raw', as_fast)
+            for words in ('sequential 64 KiB', 'sequential 1 MiB', 'sequential 1 MiB, --direct')]
+    conversion = Row('QCOW2 stream, conversion', 's', 'qemu-img convert', [Target('NAME.qcow2', '<=', 1,
+                                                                                 'qemu-img convert')])
+
+    def works(bench, image):
+        for row, (size, options) in zip(rows, ((64 * KIB, ()), (MIB, ()), (MIB, ('--direct',)))):
+            yield row, {'NAME' + end: lambda _, s=name + end: read_view(bench, image, s, size, options)
+                        for end in ('.qcow2', '.raw')}
+        yield conversion, {'NAME.qcow2': lambda _: convert_view(bench, image, name + '.qcow2'),
+                           'qemu-img convert': lambda _: convert_view(bench, image, None)}
+
+    return Stage('view', group, [*rows, conversion], plain_image, works, 'plain')
+
+
 # How the costs grow with the disk.
 
 SCALE_UNITS = {'first byte': 'ms', 'last byte': 'ms', 'QSD, first byte': 'ms', 'vdimap': 's', 'read / metadata': 'x',
@@ -454,6 +513,7 @@ def all_stages(quick):
                       lambda bench: images.make_chain(bench.disk, bench.work), 'qcow2', {},
                       'The same disk, each layer with every eighth piece.'),
         sandbox_stage(),
+        view_stage(),
         tools_stage(),
         reading_stage('zlib', 'QCOW2, compressed with zlib', 'usr',
                       converted('zlib', 'cluster_size=64k', '-c'), 'qcow2',
