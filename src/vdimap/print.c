@@ -88,41 +88,6 @@ char *size_text(char text[SIZE_TEXT], uint64_t bytes)
 	return text;
 }
 
-static void text_row(uint64_t start, uint64_t end, const char *what)
-{
-	char text[SIZE_TEXT];
-
-	if (start < end)
-		printf("%20" PRIu64 " %20" PRIu64 " %11s  %s\n", start, end,
-		       size_text(text, end - start), what);
-}
-
-int print_text(struct feed *feed)
-{
-	uint64_t size = feed->disk->size, at = 0;
-	char yes[SIZE_TEXT], all[SIZE_TEXT];
-	struct vd_pair pair;
-	int r;
-
-	printf("%20s %20s %11s\n", "START", "END", "LENGTH");
-	while ((r = feed_range(feed, &pair)) > 0 && !ferror(stdout)) {
-		uint64_t start = pair.first << feed->cluster_bits;
-		uint64_t bytes = (pair.last - pair.first + 1) << feed->cluster_bits;
-
-		text_row(at, start, feed->ops->no);
-		at = start + vd_min(bytes, size - start);
-		text_row(start, at, feed->ops->yes);
-	}
-	if (r < 0)
-		return r;
-	text_row(at, size, feed->ops->no);
-	printf("%s: %s of %s (%.1f %%) in %" PRIu64 " range%s\n", feed->ops->yes,
-	       size_text(yes, feed->yes_bytes), size_text(all, size),
-	       100.0 * (double)feed->yes_bytes / (double)vd_max(size, 1), feed->ranges,
-	       feed->ranges == 1 ? "" : "s");
-	return 0;
-}
-
 static void put_text(const char *text)
 {
 	char *from = out_room();
@@ -133,6 +98,78 @@ static void put_text(const char *text)
 static void put_number(uint64_t number)
 {
 	out_used += vd_json_number(out_room(), number, true);
+}
+
+static void put_spaces(size_t used, size_t width)
+{
+	if (used < width) {
+		memset(out_room(), ' ', width - used);
+		out_used += width - used;
+	}
+}
+
+/* The rows of the table. Most have the length of the one before, whose text is kept. */
+struct text_rows {
+	uint64_t length;
+	char length_text[SIZE_TEXT];
+};
+
+static void put_column(uint64_t number)
+{
+	char digits[VD_JSON_PIECE_MAX];
+	size_t used = vd_json_number(digits, number, true);
+
+	digits[used] = '\0';
+	put_spaces(used, 20);
+	put_text(digits);
+	put_text(" ");
+}
+
+/* As put_entry(): printf() would take most of the time. */
+static void put_row(struct text_rows *rows, uint64_t start, uint64_t end, const char *what)
+{
+	if (start == end)
+		return;
+	if (rows->length != end - start) {
+		rows->length = end - start;
+		size_text(rows->length_text, rows->length);
+	}
+	put_column(start);
+	put_column(end);
+	put_spaces(strlen(rows->length_text), 11);
+	put_text(rows->length_text);
+	put_text("  ");
+	put_text(what);
+	put_text("\n");
+}
+
+int print_text(struct feed *feed)
+{
+	uint64_t size = feed->disk->size, at = 0;
+	char yes[SIZE_TEXT], all[SIZE_TEXT];
+	struct text_rows rows = { 0 };
+	struct vd_pair pair;
+	int r;
+
+	printf("%20s %20s %11s\n", "START", "END", "LENGTH");
+	while ((r = feed_range(feed, &pair)) > 0 && !ferror(stdout)) {
+		uint64_t start = pair.first << feed->cluster_bits;
+		uint64_t bytes = (pair.last - pair.first + 1) << feed->cluster_bits;
+
+		put_row(&rows, at, start, feed->ops->no);
+		at = start + vd_min(bytes, size - start);
+		put_row(&rows, start, at, feed->ops->yes);
+	}
+	if (r == 0)
+		put_row(&rows, at, size, feed->ops->no);
+	out_end();
+	if (r < 0)
+		return r;
+	printf("%s: %s of %s (%.1f %%) in %" PRIu64 " range%s\n", feed->ops->yes,
+	       size_text(yes, feed->yes_bytes), size_text(all, size),
+	       100.0 * (double)feed->yes_bytes / (double)vd_max(size, 1), feed->ranges,
+	       feed->ranges == 1 ? "" : "s");
+	return 0;
 }
 
 /* Millions of them are printed: printf() would take most of the time. */
