@@ -107,6 +107,9 @@ def check_pair(program, old, new):
         options.append('--old-format=' + old.opening['format'])
     if old.opening.get('snapshot'):
         options.append('--old-snapshot=' + old.opening['snapshot'])
+    options += ['--old-backing-file=' + name for name in old.opening.get('backing_files', ())]
+    if old.opening.get('data_file'):
+        options.append('--old-data-file=' + old.opening['data_file'])
     options.append('--diff=' + old.path)
     status, text, log = run(program, *options, new.path)
     ranges = unproven(old.disk, new.disk)
@@ -207,11 +210,7 @@ def make_pair(seed, number, folder):
             old = side_of(other)
     except (resolver.Refused, OSError):
         return None
-    # What names files by hand is for the new image alone, so is --backing, which both have.
-    if old is not new and ('backing_files' in old.opening or 'data_file' in old.opening or
-                           old.opening.get('backing') != new.opening.get('backing')):
-        return None
-    if old is new and ('backing_files' in old.opening or 'data_file' in old.opening):
+    if old.opening.get('backing') != new.opening.get('backing'):        # one option for both
         return None
     return old, new
 
@@ -263,7 +262,8 @@ def sizes(program, folder):
                                     (long, short, (), '[[0,0]]'), (long, short, ('--compare',), '[]'), (short, short, (), '[]'),
                                     (short, long, ('--cluster-bits=20',), '[[0,1]]')):
         status, text, log = run(program, '--diff=' + old, *words, new)
-        if status or not text.endswith('"data_clusters":%s}' % wanted):
+        if status or not text.endswith('"data_clusters":%s}' % wanted) or \
+                ('1048576 bytes more' in log) != ((old, new) == (long, short)):
             return '%s %s %s: %d, %s, %s' % (os.path.basename(old), os.path.basename(new), words, status, text, log)
     return None
 
@@ -285,6 +285,36 @@ def unreadable(program, folder):
     return None
 
 
+def old_files_by_hand(program, folder):
+    """Files of the old image are named by options of their own; those of the new one are not for it."""
+    for name in ('one', 'other'):
+        os.mkdir(os.path.join(folder, name))
+    base, data = os.path.join(folder, 'other', 'base.qcow2'), os.path.join(folder, 'other', 'data')
+    old, new, outside = (os.path.join(folder, 'one', name) for name in ('old.qcow2', 'new.qcow2', 'outside.qcow2'))
+    image = Qcow2(base, 1 << 20, cluster_bits=16)
+    image.set(3, 'data', 0x41)
+    image.write()
+    image = Qcow2(old, 1 << 20, cluster_bits=16, backing='gone.qcow2', backing_format='qcow2')
+    image.write()
+    image = Qcow2(new, 1 << 20, cluster_bits=16)
+    image.set(4, 'data', 0x42)
+    image.write()
+    random_images.run('qemu-img', 'create', '-q', '-f', 'qcow2', '-o', 'data_file=%s,cluster_size=65536' % data, outside, '1M')
+    random_images.run('qemu-io', '-c', 'write -P 0x43 458752 65536', outside)   # cluster 7
+    for words, wanted in ((('--diff=' + old, '--old-backing-file=' + base, new), (0, '[[3,4]]')),
+                          (('--diff=' + old, '--old-backing-file=' + base, '--old-backing-format=raw', new), (0, '[[0,')),
+                          (('--diff=' + outside, '--old-data-file=' + data, new), (0, '[[4,4],[7,7]]')),
+                          (('--diff=' + old, '--backing-file=' + base, new), (1, 'leave --backing-file out')),
+                          (('--diff=' + old, new), (1, 'name it with --old-backing-file=PATH')),
+                          (('--diff=' + data, new), (1, 'a raw disk needs --old-format=raw')),
+                          (('--diff=' + new, '--old-snapshot=x', new), (1, '(--old-snapshot)')),
+                          (('--old-data-file=' + data, new), (1, 'need --diff'))):
+        status, text, log = run(program, *words)
+        if status != wanted[0] or wanted[1] not in text + log:
+            return '%s: exit status %d, %s, %s' % (words, status, text, log)
+    return None
+
+
 def main():
     oracle.end_cleanly()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -302,7 +332,8 @@ def main():
     if programs.missing('vdimap'):
         return tap.bail('not built: vdimap')
     for text, check in (('what the tables prove is not read', reads_no_data), ('disks of different sizes', sizes),
-                        ('what cannot be read counts as changed, and no more', unreadable)):
+                        ('what cannot be read counts as changed, and no more', unreadable),
+                        ('the old image has files by hand of its own', old_files_by_hand)):
         with tempfile.TemporaryDirectory(prefix='vd-changes-') as folder:
             why = check(programs.vdimap, folder)
             tap.ok(not why, text, why)

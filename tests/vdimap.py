@@ -326,7 +326,8 @@ def command_line(bench):
                            (('--old-snapshot=x',), 'need --diff'), (('--diff=' + image, '--bitmap=x'), 'exclude each other'),
                            (('--qemu', '--cluster-bits=20'), 'whole image'), (('--info', '--bitmap=x'), 'whole image'),
                            (('--bitmap=x', '--snapshot=1'), 'current disk'), (('--bitmap=',), 'needs the name'),
-                           (('--diff=' + image, '--old-format=vmdk'), 'old image.*formats are'), (('--nonsense',), 'nonsense'),
+                           (('--diff=' + image, '--old-format=vmdk'), '--old-format=vmdk: the formats are'), (('--nonsense',), 'nonsense'),
+                           (('--chart', '--cluster-bits=20'), 'leave --cluster-bits'), (('--svg', '--cluster-bits=20'), 'leave --cluster-bits'),
                            (('--diff=' + bench.path('gone'),), 'gone.*No such file'), ((image,), 'give one image')):
         bench.fails(pattern, *words, image)
 
@@ -349,7 +350,7 @@ def damaged(bench):
         out.seek(image.where('l2e[5]'))
         out.write(struct.pack('>Q', 1 << 50))
     for form in ('--clusters', '--qemu', '--text', '--info', '--chart', '--svg', '--diff=' + image.path):
-        text = bench.fails('65536 bytes of the disk cannot be read', form, image.path, out=None)
+        text = bench.fails('65536 bytes (of the disk )?cannot be read', form, image.path, out=None)
         if not text:
             raise Failure('%s prints nothing' % form)
     text = bench.fails('65536 bytes', '--clusters', image.path, out=None)
@@ -477,7 +478,7 @@ def bitmaps_damaged(bench):
             continue
         text = bench.fails(pattern, '--bitmap=b', broken, out=None)
         same('entry 0x%x' % value, text, listed % pairs)
-        bench.fails('268435456 bytes of the disk cannot be read; they are listed as dirty', '--bitmap=b', broken, out=None)
+        bench.fails('the bitmap cannot be read for 268435456 bytes of the disk; they are listed as dirty', '--bitmap=b', broken, out=None)
 
 
 # Facts
@@ -539,6 +540,39 @@ def info_text(bench):
         raise Failure('bitmaps that are not valid: %r, %r' % (text, log))
 
 
+def info_names(bench):
+    """In JSON a file is called what it is called; whatever is no UTF-8 becomes U+FFFD."""
+    name = 'b\u00e4 "se\\\'s\n.qcow2'
+    base = bench.create(name, MIB)
+    top = bench.create('top.qcow2', MIB, '-b', 'json:' + json.dumps({'driver': 'qcow2', 'file': {'driver': 'file', 'filename': base}}),
+                       '-F', 'qcow2')
+    told = json.loads(bench.run('--info', '--json', '--backing-file=' + base, top))
+    same('names', (told['full-backing-filename'], told['vdifs']['chain'][1]['filename']), (base, base))
+    odd = os.path.join(os.fsencode(bench.folder), b'\xff.qcow2')
+    os.rename(base, odd)
+    told = json.loads(bench.run('--info', '--json', b'--backing-file=' + odd, top))
+    same('a name that is no UTF-8', os.path.basename(told['full-backing-filename']), '\ufffd.qcow2')
+
+
+def info_alone(bench):
+    """What stands in the image itself is told without its parents, with a line that says so; a map is not."""
+    base = bench.create('base.qcow2', 8 * MIB)
+    top = bench.create('top.qcow2', 8 * MIB, '-b', base, '-F', 'qcow2')
+    tool('qemu-img', 'bitmap', '--add', top, 'nightly')
+    bench.write(top, 'write 0 64k')
+    os.unlink(base)
+    for words, wanted in ((('--info',), 'virtual size: 8 MiB'), (('--info', '--json'), '"virtual-size": 8388608'),
+                          (('--bitmap=nightly',), '"data_clusters":[[0,0]]')):
+        status, text, log = run(bench.program, *words, top)
+        if status or wanted not in text or 'base.qcow2' not in log or 'of this image alone' not in log or log.count('\n') != 1:
+            raise Failure('%s: %d, %r, %r' % (words, status, text, log))
+        if 'chain' in text or 'intervals' in text or 'data: ' in text:
+            raise Failure('%s tells what it cannot know: %r' % (words, text))
+    bench.fails('base.qcow2', top)
+    bench.fails('base.qcow2', '--qemu', top)
+    bench.fails('cannot open the image', '--info', bench.path('nothing'))
+
+
 CLAIMS = (
     ('--clusters is the legacy list of vhd-tool', legacy_list),
     ('--cluster-bits rounds outward to any coarser grain', coarser),
@@ -561,6 +595,8 @@ CLAIMS = (
     ('--bitmap takes for dirty what it cannot read', bitmaps_damaged),
     ('--info --json is what qemu-img info prints, and more', info_qemu),
     ('--info is for people', info_text),
+    ('names of files in JSON are the true ones', info_names),
+    ('--info and --bitmap do without parents', info_alone),
 )
 
 

@@ -62,3 +62,24 @@ char *vd_escape(char *out, size_t out_size, const char *name, size_t bytes)
 	out[used] = '\0';
 	return out;
 }
+
+static uint8_t nibble(char digit)
+{
+	return (uint8_t)(digit <= '9' ? digit - '0' : digit - 'a' + 10);
+}
+
+char *vd_unescape(char *out, const char *escaped)
+{
+	char *at = out;
+
+	for (; *escaped; escaped++) {
+		if (escaped[0] == '\\' && escaped[1] == 'x' && escaped[2] && escaped[3]) {
+			*at++ = (char)(nibble(escaped[2]) << 4 | nibble(escaped[3]));
+			escaped += 3;
+		} else {
+			*at++ = *escaped;
+		}
+	}
+	*at = '\0';
+	return out;
+}

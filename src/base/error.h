@@ -37,4 +37,7 @@ void vd_error_add(struct vd_error *err, const char *format, ...)
  */
 char *vd_escape(char *out, size_t out_size, const char *name, size_t bytes);
 
+/* The name that vd_escape() was given, unless it was cut. `out` has the room of `escaped`. */
+char *vd_unescape(char *out, const char *escaped);
+
 #endif

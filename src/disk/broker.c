@@ -51,8 +51,8 @@ struct answer {
 
 struct vd_broker {
 	const char *const *images;
+	const struct vd_chain_options *options; /* as many */
 	unsigned image_count;
-	const struct vd_chain_options *options;
 	struct vd_source *files[FILES_MAX]; /* owned */
 	unsigned top[FILES_MAX]; /* the number of the image whose chain the file belongs to */
 	unsigned count;
@@ -69,16 +69,16 @@ int vd_broker_sockets(int sockets[2], struct vd_error *err)
 
 /* --- the answering side ---------------------------------------------------------------------- */
 
-int vd_broker_new(const char *const *images, unsigned image_count,
-		  const struct vd_chain_options *options, struct vd_broker **out)
+int vd_broker_new(const char *const *images, const struct vd_chain_options *options, unsigned count,
+		  struct vd_broker **out)
 {
 	struct vd_broker *broker = calloc(1, sizeof(*broker));
 
 	if (!broker)
 		return -ENOMEM;
 	broker->images = images;
-	broker->image_count = image_count;
 	broker->options = options;
+	broker->image_count = count;
 	*out = broker;
 	return 0;
 }
@@ -101,19 +101,22 @@ static bool list_has(const char *const *list, unsigned count, const char *name)
 	return false;
 }
 
-/* Did the user give this name, as this? */
+/* Did the user give this name, as this, for any of the images? */
 static bool given_by_hand(const struct vd_broker *broker, enum role role, const char *name)
 {
-	const struct vd_chain_options *options = broker->options;
-
-	switch (role) {
-	case ROLE_IMAGE:
+	if (role == ROLE_IMAGE)
 		return list_has(broker->images, broker->image_count, name);
-	case ROLE_BACKING:
-		return list_has(options->backing_files, options->backing_file_count, name);
-	default:
-		return options->data_file && strcmp(options->data_file, name) == 0;
+	for (unsigned i = 0; i < broker->image_count; i++) {
+		const struct vd_chain_options *options = &broker->options[i];
+		bool is = role == ROLE_BACKING
+				  ? list_has(options->backing_files, options->backing_file_count,
+					     name)
+				  : options->data_file && strcmp(options->data_file, name) == 0;
+
+		if (is)
+			return true;
 	}
+	return false;
 }
 
 /* Open what is asked for, if it may be. The file stays in the list. */

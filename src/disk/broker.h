@@ -21,11 +21,12 @@ struct vd_broker;
 int vd_broker_sockets(int sockets[2], struct vd_error *err);
 
 /*
- * The answering side. images: the image files of the command line; they and what the options name
- * by hand may be opened. The strings must outlive the broker. 0 or -ENOMEM.
+ * The answering side. images: the image files of the command line; options: how each is opened. The
+ * images and what any of the options names by hand may be opened; policy and patience are those of
+ * the first. Arrays and strings must outlive the broker. 0 or -ENOMEM.
  */
-int vd_broker_new(const char *const *images, unsigned image_count,
-		  const struct vd_chain_options *options, struct vd_broker **out);
+int vd_broker_new(const char *const *images, const struct vd_chain_options *options, unsigned count,
+		  struct vd_broker **out);
 
 /*
  * Receive one question on the socket and answer it. 1: there may be another; 0: the other side

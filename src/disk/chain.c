@@ -296,16 +296,25 @@ static int chain_top(struct chain *chain, const char *path, struct vd_error *err
 	return 0;
 }
 
-void vd_chain_prepare(const char *const *images, unsigned count,
-		      const struct vd_chain_options *options)
+static bool has_address(const char *image, const struct vd_chain_options *options)
 {
-	bool has_address = options->data_file && vd_address_is(options->data_file);
+	if (vd_address_is(image) || (options->data_file && vd_address_is(options->data_file)))
+		return true;
+	for (unsigned i = 0; i < options->backing_file_count; i++) {
+		if (vd_address_is(options->backing_files[i]))
+			return true;
+	}
+	return false;
+}
+
+void vd_chain_prepare(const char *const *images, const struct vd_chain_options *options,
+		      unsigned count)
+{
+	bool found = false;
 
 	for (unsigned i = 0; i < count; i++)
-		has_address = has_address || vd_address_is(images[i]);
-	for (unsigned i = 0; i < options->backing_file_count; i++)
-		has_address = has_address || vd_address_is(options->backing_files[i]);
-	if (has_address)
+		found = found || has_address(images[i], &options[i]);
+	if (found)
 		vd_source_load(NULL);
 }
 
@@ -323,7 +332,7 @@ int vd_chain_open(const char *path, const struct vd_chain_options *options,
 		vd_fail(err, ENOMEM, "out of memory");
 	else
 		r = chain_top(&chain, path, err);
-	if (r == 0) {
+	if (r == 0 && !options->alone) {
 		do
 			r = chain_descend(&chain, err);
 		while (r > 0);

@@ -20,6 +20,7 @@ struct vd_chain_options {
 	const char *data_file;
 	const char *snapshot;
 	bool force_share;
+	bool alone; /* only the image: what reads of the disk would need its parents */
 	struct vd_patience patience; /* with servers */
 	size_t cache_memory; /* bytes of decoded clusters; 0: the default */
 };
@@ -38,11 +39,11 @@ int vd_chain_option_set(struct vd_chain_options *options, const char *name, cons
 			struct vd_error *err);
 
 /*
- * Before a sandbox closes: load what the images and the files named by hand take. What is missing is
- * said when the chain is opened.
+ * Before a sandbox closes: load what the images and the files named by hand take; options[i] is for
+ * images[i]. What is missing is said when the chain is opened.
  */
-void vd_chain_prepare(const char *const *images, unsigned count,
-		      const struct vd_chain_options *options);
+void vd_chain_prepare(const char *const *images, const struct vd_chain_options *options,
+		      unsigned count);
 
 /*
  * Open the chain. On failure nothing stays open. All files keep their locks until

@@ -88,11 +88,10 @@ void vd_confined_opened(struct vd_confined *confined)
 }
 
 int vd_confined_run(const struct vd_confined_options *options, const char *const *images,
-		    unsigned image_count, const struct vd_chain_options *chain,
-		    struct vd_error *err)
+		    const struct vd_chain_options *chains, unsigned count, struct vd_error *err)
 {
 	struct vd_broker *broker;
-	int socket, status = 0, r = vd_broker_new(images, image_count, chain, &broker);
+	int socket, status = 0, r = vd_broker_new(images, chains, count, &broker);
 	pid_t pid;
 
 	if (r < 0)

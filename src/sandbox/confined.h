@@ -44,8 +44,7 @@ int vd_confined_start(const struct vd_confined_options *options, pid_t *pid, int
  * a message when there is no child.
  */
 int vd_confined_run(const struct vd_confined_options *options, const char *const *images,
-		    unsigned image_count, const struct vd_chain_options *chain,
-		    struct vd_error *err);
+		    const struct vd_chain_options *chains, unsigned count, struct vd_error *err);
 
 /* In the child: all files are open, no more will be asked for. */
 void vd_confined_opened(struct vd_confined *confined);

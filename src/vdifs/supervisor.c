@@ -111,7 +111,7 @@ static void server_prepare(void *context)
 		close(supervisor->ready_fd);
 		leave_directory();
 	}
-	vd_chain_prepare(&supervisor->options->image, 1, &supervisor->options->chain);
+	vd_chain_prepare(&supervisor->options->image, &supervisor->options->chain, 1);
 	vdifs_serve_prepare(supervisor->options, supervisor->null);
 }
 
@@ -182,7 +182,7 @@ static int begin(struct supervisor *supervisor, struct vd_error *err)
 
 	if (r == 0)
 		r = find_image(supervisor, err);
-	if (r == 0 && vd_broker_new(&options->image, 1, &options->chain, &supervisor->broker) < 0)
+	if (r == 0 && vd_broker_new(&options->image, &options->chain, 1, &supervisor->broker) < 0)
 		r = vd_fail(err, ENOMEM, "out of memory");
 	if (r == 0) {
 		supervisor->null = open("/dev/null", O_RDWR | O_CLOEXEC);

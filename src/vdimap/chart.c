@@ -167,6 +167,8 @@ static void print_xml(const char *text)
 			fputs("&lt;", stdout);
 		else if (*text == '&')
 			fputs("&amp;", stdout);
+		else if (*text == '>') /* "]]>" may not stand in text */
+			fputs("&gt;", stdout);
 		else
 			putchar(*text);
 	}

@@ -41,13 +41,11 @@ static int info_walk(struct info *info, struct progress *progress)
 	return r;
 }
 
-int info_gather(struct info *info, const struct vd_disk *disk, const char *filename,
-		struct progress *progress, struct vd_error *err)
+int info_gather(struct info *info, struct progress *progress, struct vd_error *err)
 {
-	const struct vd_image *top = disk->layers[0];
+	const struct vd_image *top = info->disk->layers[0];
 	int r = 0;
 
-	*info = (struct info){ .disk = disk, .filename = filename };
 	if (top->format->parent)
 		r = top->format->parent(top, &info->parent, err);
 	if (r == -EINVAL) /* it names none, and one was given by hand */
@@ -56,7 +54,7 @@ int info_gather(struct info *info, const struct vd_disk *disk, const char *filen
 		return r;
 	if (top->format->facts)
 		top->format->facts(top, dirty_find, &info->is_dirty);
-	r = info_walk(info, progress);
+	r = info->alone ? 0 : info_walk(info, progress);
 	return r < 0 ? vd_fail(err, -r, "out of memory") : 0;
 }
 

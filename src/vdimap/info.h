@@ -9,15 +9,15 @@
 struct info {
 	const struct vd_disk *disk;
 	const char *filename; /* as it was given */
+	bool alone; /* its parents could not be opened: layers and data are not known */
 	struct vd_parent parent; /* as the image names it */
 	uint64_t data_bytes, coded_bytes, bad_bytes, ranges;
 	uint64_t layer_bytes[VD_LAYERS_MAX]; /* of data that each layer gives */
 	bool is_dirty;
 };
 
-/* Gather. 0 or -errno with a message; info_clear() in both cases. */
-int info_gather(struct info *info, const struct vd_disk *disk, const char *filename,
-		struct progress *progress, struct vd_error *err);
+/* disk, filename and alone are set: gather the rest. 0 or -errno with a message; info_clear() in both cases. */
+int info_gather(struct info *info, struct progress *progress, struct vd_error *err);
 void info_clear(struct info *info);
 
 /* "vpc" for a VHD: QEMU's word. */

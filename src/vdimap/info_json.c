@@ -8,6 +8,7 @@
 #include <string.h>
 #include <syslog.h>
 
+#include "base/bytes.h"
 #include "base/log.h"
 #include "vdimap/info.h"
 #include "vdimap/object.h"
@@ -104,6 +105,21 @@ static void put_specific(struct object *object, const struct vd_image *image)
 	object_end(object, '}');
 }
 
+/* QEMU's name of what the bytes come through. */
+static const char *protocol(const struct vd_source *source)
+{
+	if (source->is_server)
+		return "nbd";
+	return S_ISBLK(source->st.st_mode) ? "host_device" : "file";
+}
+
+/* How much of the medium it takes, which a server does not say. */
+static void put_actual_size(struct object *object, const struct vd_source *source)
+{
+	if (!source->is_server)
+		object_number(object, "actual-size", (uint64_t)source->st.st_blocks * VD_SECTOR);
+}
+
 /* A file that the image lies in. */
 static void put_child(struct object *object, const char *name, const struct vd_source *source)
 {
@@ -113,9 +129,9 @@ static void put_child(struct object *object, const char *name, const struct vd_s
 	object_begin(object, "children", '[');
 	object_end(object, ']');
 	object_number(object, "virtual-size", source->size);
-	object_text(object, "filename", source->name);
-	object_text(object, "format", S_ISBLK(source->st.st_mode) ? "host_device" : "file");
-	object_number(object, "actual-size", (uint64_t)source->st.st_blocks * 512);
+	object_name(object, "filename", source->name);
+	object_text(object, "format", protocol(source));
+	put_actual_size(object, source);
 	object_bool(object, "dirty-flag", false);
 	object_end(object, '}');
 	object_end(object, '}');
@@ -131,7 +147,7 @@ static void put_parent(struct object *object, const struct info *info)
 		object_text(object, "backing-filename", info->parent.names[0]);
 	}
 	if (disk->count > 1)
-		object_text(object, "full-backing-filename", disk->layers[1]->source->name);
+		object_name(object, "full-backing-filename", disk->layers[1]->source->name);
 }
 
 static void put_chain(struct object *object, const struct info *info)
@@ -142,7 +158,7 @@ static void put_chain(struct object *object, const struct info *info)
 
 		object_begin(object, NULL, '{');
 		object_number(object, "depth", depth);
-		object_text(object, "filename", image->source->name);
+		object_name(object, "filename", image->source->name);
 		object_text(object, "format", info_qemu_format(image));
 		object_number(object, "virtual-size", image->size);
 		object_number(object, "cluster-bits", image->cluster_bits);
@@ -150,6 +166,17 @@ static void put_chain(struct object *object, const struct info *info)
 		object_end(object, '}');
 	}
 	object_end(object, ']');
+}
+
+static void put_map(struct object *object, const struct info *info)
+{
+	object_begin(object, "vdifs", '{');
+	put_chain(object, info);
+	object_number(object, "data-bytes", info->data_bytes);
+	object_number(object, "compressed-bytes", info->coded_bytes);
+	object_number(object, "unreadable-bytes", info->bad_bytes);
+	object_number(object, "intervals", info->ranges);
+	object_end(object, '}');
 }
 
 int info_print_json(const struct info *info)
@@ -169,7 +196,7 @@ int info_print_json(const struct info *info)
 	if (!top->has_no_clusters)
 		object_number(&object, "cluster-size", UINT64_C(1) << top->cluster_bits);
 	object_text(&object, "format", info_qemu_format(top));
-	object_number(&object, "actual-size", (uint64_t)top->source->st.st_blocks * 512);
+	put_actual_size(&object, top->source);
 	put_specific(&object, top);
 	put_parent(&object, info);
 	object_bool(&object, "dirty-flag", info->is_dirty);
@@ -178,13 +205,8 @@ int info_print_json(const struct info *info)
 	if (top->data)
 		put_child(&object, "data-file", top->data);
 	object_end(&object, ']');
-	object_begin(&object, "vdifs", '{');
-	put_chain(&object, info);
-	object_number(&object, "data-bytes", info->data_bytes);
-	object_number(&object, "compressed-bytes", info->coded_bytes);
-	object_number(&object, "unreadable-bytes", info->bad_bytes);
-	object_number(&object, "intervals", info->ranges);
-	object_end(&object, '}');
+	if (!info->alone)
+		put_map(&object, info);
 	object_end(&object, '}');
 	return 0;
 }

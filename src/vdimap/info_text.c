@@ -105,6 +105,16 @@ static void put_size(const char *name, uint64_t bytes)
 	printf("%s: %s (%" PRIu64 " bytes)\n", name, size_text(text, bytes), bytes);
 }
 
+static void put_map(const struct info *info)
+{
+	put_chain(info);
+	put_size("data", info->data_bytes);
+	put_size("compressed data", info->coded_bytes);
+	if (info->bad_bytes > 0)
+		put_size("unreadable", info->bad_bytes);
+	printf("intervals: %" PRIu64 "\n", info->ranges);
+}
+
 int info_print_text(const struct info *info)
 {
 	const struct vd_image *top = info->disk->layers[0];
@@ -114,7 +124,8 @@ int info_print_text(const struct info *info)
 	printf("format: %s\n", top->format->name);
 	put_size("virtual size", info->disk->size);
 	put_size("file size", top->source->size);
-	put_size("disk space", (uint64_t)top->source->st.st_blocks * VD_SECTOR);
+	if (!top->source->is_server)
+		put_size("disk space", (uint64_t)top->source->st.st_blocks * VD_SECTOR);
 	if (!top->has_no_clusters)
 		put_size("cluster size", UINT64_C(1) << top->cluster_bits);
 	if (top->format->facts)
@@ -124,11 +135,7 @@ int info_print_text(const struct info *info)
 	if (info->parent.count > 0 && info->parent.format)
 		printf("backing file format: %s\n", escaped(text, info->parent.format));
 	put_lists(top);
-	put_chain(info);
-	put_size("data", info->data_bytes);
-	put_size("compressed data", info->coded_bytes);
-	if (info->bad_bytes > 0)
-		put_size("unreadable", info->bad_bytes);
-	printf("intervals: %" PRIu64 "\n", info->ranges);
+	if (!info->alone)
+		put_map(info);
 	return 0;
 }

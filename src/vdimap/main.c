@@ -49,6 +49,16 @@ static void tell_feed(const struct feed *feed)
 		vd_log(LOG_INFO, "compared: %" PRIu64 " bytes", vd_diff_compared_bytes(feed->diff));
 }
 
+/* A map of changes ends where the new disk does. */
+static void tell_shorter(const struct vd_disk *disk, const struct vd_disk *old_disk)
+{
+	if (old_disk && old_disk->size > disk->size)
+		vd_log(LOG_WARNING,
+		       "%s: the old disk has %" PRIu64 " bytes more than this one, which "
+		       "the map cannot tell of",
+		       disk->layers[0]->source->name, old_disk->size - disk->size);
+}
+
 static double seconds_now(void)
 {
 	struct timespec now;
@@ -77,12 +87,16 @@ static int print_feed(struct feed *feed, const struct options *options)
 static int print_info(const struct options *options, const struct vd_disk *disk,
 		      uint64_t *bad_bytes, struct vd_error *err)
 {
+	struct info info = {
+		.disk = disk,
+		.filename = options->images[0],
+		.alone = options->chains[0].alone,
+	};
 	struct progress progress;
-	struct info info;
 	int r;
 
 	progress_begin(&progress, options->terminal.bar, disk->size);
-	r = info_gather(&info, disk, options->images[0], &progress, err);
+	r = info_gather(&info, &progress, err);
 	progress_end(&progress);
 	if (r == 0)
 		r = options->json ? info_print_json(&info) : info_print_text(&info);
@@ -106,8 +120,10 @@ static int print(const struct options *options, const struct vd_disk *disk,
 		progress_end(&progress);
 	} else {
 		r = feed_open(&feed, options, disk, old_disk, err);
-		if (r == 0)
+		if (r == 0) {
+			tell_shorter(disk, old_disk);
 			r = print_feed(&feed, options);
+		}
 		if (r == 0 && options->verbose)
 			tell_feed(&feed);
 		*bad_bytes = feed.bad_bytes;
@@ -122,18 +138,53 @@ static int print(const struct options *options, const struct vd_disk *disk,
 	return 0;
 }
 
-/* Every file that vdimap opens is opened here. */
-static int open_disks(const struct options *options, const struct vd_opener *opener,
+/*
+ * Every file that vdimap opens is opened here. Where nothing is asked of the parents, an image whose
+ * parents cannot be opened will do.
+ */
+static int open_disks(struct options *options, const struct vd_opener *opener,
 		      struct vd_disk *disks[2], struct vd_error *err)
 {
-	int r = vd_chain_open(options->images[0], &options->chain, opener, &disks[0], err);
+	int r = vd_chain_open(options->images[0], &options->chains[0], opener, &disks[0], err);
+	struct vd_error said = *err;
 
-	if (r == 0 && options->image_count == 2)
-		r = vd_chain_open(options->images[1], &options->old_chain, opener, &disks[1], err);
+	if (r < 0 && options->reads_top) {
+		options->chains[0].alone = true;
+		r = vd_chain_open(options->images[0], &options->chains[0], opener, &disks[0], err);
+		if (r == 0)
+			vd_log(LOG_WARNING, "%s; what follows is of this image alone", said.text);
+	}
+	if (r < 0 || options->image_count == 1)
+		return r;
+	r = vd_chain_open(options->images[1], &options->chains[1], opener, &disks[1], err);
+	if (r < 0)
+		options_rename_old(err);
 	return r;
 }
 
-static int run(const struct options *options, struct vd_confined *confined, struct vd_error *err)
+/* Something was printed that is not known. */
+static int tell_bad(struct vd_disk *const disks[2], const char *bitmap, uint64_t bad_bytes,
+		    struct vd_error *err)
+{
+	const char *name = disks[0]->layers[0]->source->name;
+
+	if (bitmap)
+		return vd_fail(err, EIO,
+			       "%s: the bitmap cannot be read for %" PRIu64
+			       " bytes of the disk; they are listed as dirty",
+			       name, bad_bytes);
+	if (disks[1])
+		return vd_fail(err, EIO,
+			       "%" PRIu64
+			       " bytes cannot be read in %s or in %s; they are listed as "
+			       "changed",
+			       bad_bytes, name, disks[1]->layers[0]->source->name);
+	return vd_fail(err, EIO,
+		       "%s: %" PRIu64 " bytes of the disk cannot be read; they are listed as data",
+		       name, bad_bytes);
+}
+
+static int run(struct options *options, struct vd_confined *confined, struct vd_error *err)
 {
 	static char buffer[BUFFER_BYTES];
 	struct vd_disk *disks[2] = { NULL, NULL };
@@ -151,13 +202,7 @@ static int run(const struct options *options, struct vd_confined *confined, stru
 	if (r == 0)
 		r = print(options, disks[0], disks[1], &bad_bytes, err);
 	if (r == 0 && bad_bytes > 0)
-		r = vd_fail(err, EIO,
-			    "%s: %" PRIu64
-			    " bytes of the disk cannot be read; they are listed as %s",
-			    disks[0]->layers[0]->source->name, bad_bytes,
-			    options->bitmap ? "dirty"
-			    : disks[1]      ? "changed"
-					    : "data");
+		r = tell_bad(disks, options->bitmap, bad_bytes, err);
 	if (options->verbose)
 		vd_log(LOG_INFO, "sandbox: %s; %.3f seconds", confined->layers_text,
 		       seconds_now() - begin);
@@ -178,7 +223,7 @@ static void prepare(void *context)
 {
 	const struct options *options = context;
 
-	vd_chain_prepare(options->images, options->image_count, &options->chain);
+	vd_chain_prepare(options->images, options->chains, options->image_count);
 }
 
 int main(int argc, char **argv)
@@ -199,7 +244,7 @@ int main(int argc, char **argv)
 	if (r > 0 && options.selftest)
 		r = vd_sandbox_selftest(options.sandbox, false);
 	else if (r > 0)
-		r = vd_confined_run(&confined, options.images, options.image_count, &options.chain,
+		r = vd_confined_run(&confined, options.images, options.chains, options.image_count,
 				    &err);
 	return r < 0 ? fail(&err) : r;
 }

@@ -4,7 +4,10 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
+#include "base/error.h"
 #include "vdimap/object.h"
 
 /* The length of the UTF-8 character at p, or 0 if that is none. The string ends with a NUL. */
@@ -90,6 +93,14 @@ void object_text(struct object *object, const char *name, const char *text)
 {
 	member_begin(object, name);
 	put_string(text);
+}
+
+void object_name(struct object *object, const char *name, const char *escaped)
+{
+	char *text = malloc(strlen(escaped) + 1);
+
+	object_text(object, name, text ? vd_unescape(text, escaped) : escaped);
+	free(text);
 }
 
 void object_number(struct object *object, const char *name, uint64_t number)

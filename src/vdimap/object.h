@@ -19,6 +19,8 @@ void object_begin(struct object *object, const char *name, char bracket);
 void object_end(struct object *object, char bracket);
 
 void object_text(struct object *object, const char *name, const char *text);
+/* A name that went through vd_escape(), as it was before. */
+void object_name(struct object *object, const char *name, const char *escaped);
 void object_number(struct object *object, const char *name, uint64_t number);
 void object_bool(struct object *object, const char *name, bool yes);
 

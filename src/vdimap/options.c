@@ -25,8 +25,7 @@ enum own {
 	OPTION_CLUSTER_BITS,
 	OPTION_DIFF,
 	OPTION_COMPARE,
-	OPTION_OLD_FORMAT,
-	OPTION_OLD_SNAPSHOT,
+	OPTION_OLD,
 	OPTION_BITMAP,
 	OPTION_SANDBOX,
 	OPTION_SELFTEST,
@@ -54,9 +53,12 @@ static const struct row {
 	{ "diff", OPTION_DIFF, 0, "OLD", "list what may differ from the disk of OLD", 0 },
 	{ "compare", OPTION_COMPARE, 0, NULL, "after --diff=OLD: read it, list what does differ",
 	  0 },
-	{ "old-format", OPTION_OLD_FORMAT, 0, "FORMAT", "OLD is vhd, qcow2 or raw; do not look",
-	  0 },
-	{ "old-snapshot", OPTION_OLD_SNAPSHOT, 0, "NAME|ID", "this internal snapshot of OLD", 0 },
+	{ "old-format", OPTION_OLD, 0, "FORMAT", "OLD is vhd, qcow2 or raw; do not look", 0 },
+	{ "old-snapshot", OPTION_OLD, 0, "NAME|ID", "this internal snapshot of OLD", 0 },
+	{ "old-backing-file", OPTION_OLD, 0, "PATH", "use this backing file of OLD", 0 },
+	{ "old-backing-format", OPTION_OLD, 0, "FORMAT",
+	  "the backing file of OLD is vhd, qcow2 or raw", 0 },
+	{ "old-data-file", OPTION_OLD, 0, "PATH", "use this external data file of OLD", 0 },
 	{ "bitmap", OPTION_BITMAP, 0, "NAME", "list what is set in this dirty bitmap", 0 },
 	{ "sandbox", OPTION_SANDBOX, 0, "MODE", "auto (default), strict or off", 0 },
 	{ "sandbox-selftest", OPTION_SELFTEST, 0, NULL, NULL, 0 }, /* as in vdifs */
@@ -125,14 +127,38 @@ static int take_bitmap(struct options *options, const char *value, struct vd_err
 	return 0;
 }
 
-/* Options of the old image are those of the chain under another name. */
+/* Options of the old image are those of a chain, with "old-" before them. */
 static int take_old(struct options *options, const char *name, const char *value,
 		    struct vd_error *err)
 {
-	int r = vd_chain_option_set(&options->old_chain, name, value, err);
-	struct vd_error said = *err;
+	int r = vd_chain_option_set(&options->chains[1], name + strlen("old-"), value, err);
 
-	return r < 0 ? vd_fail(err, -r, "of the old image: %s", said.text) : 0;
+	options->has_old = true;
+	if (r < 0)
+		options_rename_old(err);
+	return r;
+}
+
+void options_rename_old(struct vd_error *err)
+{
+	struct vd_error said = *err;
+	const char *from = said.text, *dashes;
+
+	err->text[0] = '\0';
+	while ((dashes = strstr(from, "--"))) {
+		size_t length = 2 + strcspn(dashes + 2, " =,;):");
+		bool is_old = false;
+
+		for (size_t i = 0; i < ROWS && !is_old; i++)
+			is_old =
+				rows[i].option == OPTION_OLD &&
+				strlen(rows[i].name) - strlen("old-") == length - 2 &&
+				strncmp(rows[i].name + strlen("old-"), dashes + 2, length - 2) == 0;
+		vd_error_add(err, "%.*s%s%.*s", (int)(dashes - from), from,
+			     is_old ? "--old-" : "--", (int)length - 2, dashes + 2);
+		from = dashes + length;
+	}
+	vd_error_add(err, "%s", from);
 }
 
 static int take(struct options *options, const struct row *row, const char *value,
@@ -152,10 +178,8 @@ static int take(struct options *options, const struct row *row, const char *valu
 	case OPTION_COMPARE:
 		options->compare = true;
 		return 0;
-	case OPTION_OLD_FORMAT:
-		return take_old(options, "format", value, err);
-	case OPTION_OLD_SNAPSHOT:
-		return take_old(options, "snapshot", value, err);
+	case OPTION_OLD:
+		return take_old(options, row->name, value, err);
 	case OPTION_BITMAP:
 		return take_bitmap(options, value, err);
 	case OPTION_SANDBOX:
@@ -179,12 +203,10 @@ static int take(struct options *options, const struct row *row, const char *valu
 /* What only makes sense with something else, or not with it. */
 static int check(const struct options *options, struct vd_error *err)
 {
-	const struct vd_chain_options *old = &options->old_chain;
 	bool plain = options->form == FORM_QEMU || options->form == FORM_INFO;
 
-	if (!options->images[1] && (options->compare || old->format || old->snapshot))
-		return vd_fail(err, EINVAL,
-			       "--compare, --old-format and --old-snapshot need --diff=OLD");
+	if (!options->images[1] && (options->compare || options->has_old))
+		return vd_fail(err, EINVAL, "--compare and the --old- options need --diff=OLD");
 	if (options->json && options->form != FORM_INFO)
 		return vd_fail(err, EINVAL, "--json goes with --info; the map is JSON anyway");
 	if (options->bitmap && options->images[1])
@@ -193,19 +215,29 @@ static int check(const struct options *options, struct vd_error *err)
 		return vd_fail(err, EINVAL,
 			       "--qemu and --info tell about the whole image: leave --diff, "
 			       "--bitmap and --cluster-bits out");
-	if (options->bitmap && options->chain.snapshot)
+	if (options->cluster_bits && (options->form == FORM_CHART || options->form == FORM_SVG))
+		return vd_fail(err, EINVAL,
+			       "the grain of --chart and --svg is their block: leave "
+			       "--cluster-bits out");
+	if (options->bitmap && options->chains[0].snapshot)
 		return vd_fail(err, EINVAL,
 			       "a bitmap is of the current disk: leave --snapshot out");
 	return 0;
 }
 
-static void terminal_ask(struct terminal *terminal)
+/* Forms that print nothing before they know all. */
+static bool form_is_late(enum form form)
+{
+	return form == FORM_INFO || form == FORM_CHART || form == FORM_SVG;
+}
+
+static void terminal_ask(struct terminal *terminal, enum form form)
 {
 	const char *columns = getenv("COLUMNS"), *term = getenv("TERM");
 	struct winsize size;
 
 	terminal->in = isatty(STDOUT_FILENO);
-	terminal->bar = isatty(STDERR_FILENO) && !terminal->in;
+	terminal->bar = isatty(STDERR_FILENO) && (!terminal->in || form_is_late(form));
 	terminal->colour = terminal->in && !getenv("NO_COLOR") && term && strcmp(term, "dumb") != 0;
 	setlocale(LC_CTYPE, "");
 	terminal->utf8 = strcmp(nl_langinfo(CODESET), "UTF-8") == 0;
@@ -272,9 +304,10 @@ int options_parse(int argc, char **argv, struct options *options, struct vd_erro
 		if (row)
 			r = take(options, row, optarg, err);
 		else if (c == CODE_CHAIN)
-			r = vd_chain_option_set(&options->chain, longs[index].name, optarg, err);
+			r = vd_chain_option_set(&options->chains[0], longs[index].name, optarg,
+						err);
 		else if (c == 'U')
-			options->chain.force_share = true;
+			options->chains[0].force_share = true;
 		else
 			r = vd_fail(err, EINVAL,
 				    "unknown option or missing value: %s; see vdimap --help",
@@ -288,9 +321,11 @@ int options_parse(int argc, char **argv, struct options *options, struct vd_erro
 		return vd_fail(err, EINVAL, "give one image; see vdimap --help");
 	options->images[0] = argv[optind];
 	options->image_count = options->images[1] ? 2 : 1;
-	options->old_chain.backing = options->chain.backing;
-	options->old_chain.force_share = options->chain.force_share;
+	options->chains[1].backing = options->chains[0].backing;
+	options->chains[1].force_share = options->chains[0].force_share;
+	options->chains[1].patience = options->chains[0].patience;
+	options->reads_top = options->form == FORM_INFO || options->bitmap;
 	r = check(options, err);
-	terminal_ask(&options->terminal);
+	terminal_ask(&options->terminal, options->form);
 	return r < 0 ? r : 1;
 }

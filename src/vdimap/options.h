@@ -14,7 +14,7 @@ enum form { FORM_JSON, FORM_CLUSTERS, FORM_QEMU, FORM_TEXT, FORM_INFO, FORM_CHAR
 
 struct terminal {
 	bool in; /* stdout is one */
-	bool bar; /* stderr is one, and nothing else is printed on it */
+	bool bar; /* stderr is one, and nothing is printed on it meanwhile */
 	bool colour, utf8;
 	unsigned columns, rows;
 };
@@ -23,16 +23,24 @@ struct terminal {
 struct options {
 	const char *images[2]; /* the image, and with --diff the old one */
 	unsigned image_count;
-	struct vd_chain_options chain, old_chain;
+	struct vd_chain_options chains[2]; /* how each is opened */
 	enum vd_sandbox_mode sandbox;
 	bool selftest;
 	enum form form;
 	bool json; /* with FORM_INFO */
 	bool compare, verbose;
+	bool reads_top; /* what is asked stands in the image itself, not in its parents */
+	bool has_old; /* something was said about the old image */
 	const char *bitmap;
 	unsigned cluster_bits; /* 0: the disk's */
 	struct terminal terminal;
 };
+
+/*
+ * A message about the old image names options by what they are called for the image; have it name
+ * those of the old one, where there are such.
+ */
+void options_rename_old(struct vd_error *err);
 
 /* 1: go on; 0: done, successfully (--help); -EINVAL with a message. */
 int options_parse(int argc, char **argv, struct options *options, struct vd_error *err);

@@ -70,7 +70,7 @@ static int set_up(void **state)
 	f->images[0] = f->image;
 	f->files = open_files();
 	assert_int_equal(vd_broker_sockets(f->sockets, &err), 0);
-	assert_int_equal(vd_broker_new(f->images, 1, &f->options, &f->broker), 0);
+	assert_int_equal(vd_broker_new(f->images, &f->options, 1, &f->broker), 0);
 	assert_int_equal(pthread_create(&f->answering, NULL, answer_all, f), 0);
 	*state = f;
 	return 0;

@@ -92,6 +92,21 @@ static void an_empty_name_gives_an_empty_text(void **state)
 	assert_string_equal(vd_escape(out, sizeof(out), "", 0), "");
 }
 
+static void an_escaped_name_comes_back(void **state)
+{
+	char name[256], escaped[4 * 256 + 4], back[4 * 256 + 4];
+
+	(void)state;
+	for (unsigned byte = 1; byte < 256; byte++)
+		name[byte - 1] = (char)byte;
+	name[255] = '\0';
+	vd_escape(escaped, sizeof(escaped), name, 255);
+	assert_string_equal(vd_unescape(back, escaped), name);
+	assert_string_equal(vd_unescape(back, ""), "");
+	assert_string_equal(vd_unescape(back, "\\x"), "\\x"); /* cut: not one of ours */
+	assert_string_equal(vd_unescape(back, "\\x4"), "\\x4");
+}
+
 static void a_name_with_room_for_its_escapes_is_not_cut(void **state)
 {
 	char name[200], out[4 * sizeof(name) + 4];
@@ -158,6 +173,7 @@ int main(void)
 		cmocka_unit_test(a_message_that_is_too_long_is_cut_at_its_end),
 		cmocka_unit_test(adding_continues_the_message_until_it_is_full),
 		cmocka_unit_test(each_byte_is_itself_or_an_escape),
+		cmocka_unit_test(an_escaped_name_comes_back),
 		cmocka_unit_test(a_name_with_control_bytes_stays_on_one_line),
 		cmocka_unit_test(an_empty_name_gives_an_empty_text),
 		cmocka_unit_test(a_name_with_room_for_its_escapes_is_not_cut),
