@@ -33,7 +33,7 @@ static uint64_t entries_count(const uint8_t *bytes, uint64_t count, unsigned ord
 	return used;
 }
 
-/* Count what the block at `host` has in its first `count` entries, page by page. 0 on an error. */
+/* Count what the block at `host` has in its first `count` entries, page by page, as far as it can be read. */
 static uint64_t block_count(const struct vd_image *image, uint64_t host, uint64_t count)
 {
 	const struct qcow2 *q = image->state;

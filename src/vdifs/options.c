@@ -134,7 +134,7 @@ static int take_size(size_t *slot, const char *name, const char *value, struct v
 
 	errno = 0;
 	number = strtoull(value, &end, 10);
-	unit = *end ? strchr(units, *end & ~0x20) : NULL;
+	unit = *end > ' ' ? strchr(units, *end & ~0x20) : NULL;
 	if (unit) {
 		shift = 10 * (unsigned)(unit - units + 1);
 		end++;

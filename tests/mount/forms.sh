@@ -128,6 +128,7 @@ failures() {
 	refuse "an option without its value" 'see vdifs --help|needs a value' "$vdifs" disk.qcow2 mnt --format
 	refuse "an option with a value too much" '--direct' "$vdifs" --direct=yes disk.qcow2 mnt
 	refuse "a size that is none" 'map-memory=x: not a size' "$vdifs" --map-memory=x disk.qcow2 mnt
+	refuse "a size with a blank" "map-memory=64 : not a size" "$vdifs" '--map-memory=64 ' disk.qcow2 mnt
 	refuse "a negative size" 'map-memory=-1: not a size' "$vdifs" --map-memory=-1 disk.qcow2 mnt
 	refuse "a size too large" 'map-memory=99999999999T: not a size' "$vdifs" --map-memory=99999999999T disk.qcow2 mnt
 	refuse "an unknown word of -o" 'nonsense' "$vdifs" -o nonsense disk.qcow2 mnt
