@@ -12,6 +12,12 @@ unit=${top_srcdir:-$here/../..}/examples/vdifs@.service
 [ -e "$unit" ] || { echo "Bail out! no $unit"; exit 99; }
 command=$(sed -n 's/^ExecStart=//p' "$unit")
 is "the unit's command" "$command" '/usr/bin/vdifs -f $OPTIONS -- ${IMAGE} ${MOUNTPOINT}'
+# What systemd does with a mount namespace or with a list of devices (systemd.exec(5)).
+alone='Protect(System|Home|Kernel|Control|Proc|Clock)|ProcSubset|Private|[A-Za-z]*Paths|[A-Za-z]*Directory'
+alone="$alone|Bind|Mount|Root|TemporaryFileSystem|DynamicUser|Device|Extension|JoinsNamespaceOf|NetworkNamespacePath"
+is "nothing in the unit hides the mount or the device" \
+	"$(sed -n '/^[[]Service]/,/^[[]Install]/p' "$unit" | grep -E "^($alone)")" ""
+claim "an image may be on a server" grep -q '^RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6$' "$unit"
 OPTIONS='--sandbox=auto -o noexec' IMAGE=disk.qcow2 MOUNTPOINT=mnt
 command=${command/\/usr\/bin\/vdifs/$vdifs} command=${command/\$OPTIONS/$OPTIONS}
 command=${command/\$\{IMAGE\}/$IMAGE} command=${command/\$\{MOUNTPOINT\}/$MOUNTPOINT}

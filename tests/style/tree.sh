@@ -38,8 +38,19 @@ trailing_blanks() {
 		xargs -0 grep -nE '[[:blank:]]+$' --
 }
 
+# Automake takes configure.ac and what it includes by itself; folders go in whole.
+undistributed() {
+	for file in $files; do
+		case $file in
+		Makefile.am | configure.ac | m4/* | scripts/* | tests/lib/* | tests/images/*) ;;
+		*) grep -qF -- "$file" Makefile.am || echo "$file: not in Makefile.am" ;;
+		esac
+	done
+}
+
 claim "no file is binary" binaries
 claim "no word says that something is unfinished" unfinished
 claim "every source names the licence" unlicensed
+claim "every file is in the tarball" undistributed
 claim "no line ends in blanks" trailing_blanks
 plan
