@@ -355,6 +355,9 @@ def damaged(bench):
             raise Failure('%s prints nothing' % form)
     text = bench.fails('65536 bytes', '--clusters', image.path, out=None)
     same('the bad cluster is listed', json.loads(text)['data_clusters'], [1, 5])
+    text = bench.fails('65536 bytes', '--text', image.path, out=None)
+    rows = [line.split() for line in text.splitlines() if line.endswith('unreadable')]
+    same('the table of what cannot be read', rows, [['327680', '393216', '64', 'KiB', 'unreadable']])
 
 
 # Dirty bitmaps

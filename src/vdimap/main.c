@@ -123,6 +123,8 @@ static int print(const struct options *options, const struct vd_disk *disk,
 		if (r == 0) {
 			tell_shorter(disk, old_disk);
 			r = print_feed(&feed, options);
+			if (r == 0 && feed.bad_bytes > 0 && feed.scan && options->form == FORM_TEXT)
+				r = print_unreadable(disk);
 		}
 		if (r == 0 && options->verbose)
 			tell_feed(&feed);

@@ -172,6 +172,33 @@ int print_text(struct feed *feed)
 	return 0;
 }
 
+int print_unreadable(const struct vd_disk *disk)
+{
+	struct vd_walk *walk = malloc(sizeof(*walk));
+	struct text_rows rows = { 0 };
+	uint64_t start = 0, end = 0;
+	struct vd_piece piece;
+	int r;
+
+	if (!walk)
+		return -ENOMEM;
+	printf("of this, what cannot be read:\n");
+	vd_walk_init(walk, disk, 0);
+	while ((r = vd_walk_next(walk, &piece)) > 0 && !ferror(stdout)) {
+		if (walk->told->run.kind != VD_BAD)
+			continue;
+		if (piece.start != end) {
+			put_row(&rows, start, end, "unreadable");
+			start = piece.start;
+		}
+		end = piece.end;
+	}
+	put_row(&rows, start, end, "unreadable");
+	out_end();
+	free(walk);
+	return r < 0 ? r : 0;
+}
+
 /* Millions of them are printed: printf() would take most of the time. */
 static void put_entry(const struct vd_entry *entry, bool is_first)
 {

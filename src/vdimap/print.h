@@ -12,8 +12,9 @@
 int print_json(struct feed *feed);
 int print_clusters(struct feed *feed);
 
-/* A table of ranges, with a sum below it. */
+/* A table of ranges, with a sum below it, and one of what cannot be read. */
 int print_text(struct feed *feed);
+int print_unreadable(const struct vd_disk *disk);
 
 /* Blocks in the terminal, and a picture: see chart.c. */
 int print_chart(struct feed *feed, const struct terminal *terminal);
