@@ -305,6 +305,9 @@ def progress(bench):
     same('the exit status', process.wait(TIME_LIMIT), 0)
     if not re.search(rb'vdimap: \[#*  *\]  *\d+ %', text) or not text.endswith(b'\r\033[K'):
         raise Failure('the terminal got %r' % text[-300:])
+    text = terminal(bench.program, '--chart', '--diff=' + path, path)
+    if not re.match(r'\r?vdimap: \[#* *\] +\d+ %.*\r\033\[K', text, re.S) or not text.replace('\r', '').endswith('block\n'):
+        raise Failure('a form that prints at its end has no bar: %r' % text[:300])
 
 
 def sanitized(program):
