@@ -85,6 +85,12 @@ def l1_distinct(folder):
     return large_l1(folder, lambda index: COPIED | (1 << 30) + index * 512, 37, 9)
 
 
+def l1_colliding(folder):
+    """As many, in two groups that multiplying by a constant would lay on each other."""
+    half = L1_MAX // 2
+    return large_l1(folder, lambda index: COPIED | (1 - index // half << 35) + (1 << 30) + index % half * 512, 37, 9)
+
+
 def l1_too_large(folder):
     path = os.path.join(folder, 'disk.qcow2')
     Qcow2(path, 1 << 20).write()
@@ -182,6 +188,13 @@ def bat_backwards(folder):
                [first + (BLOCKS_MAX - index) * 1025 for index in range(BLOCKS_MAX)])
 
 
+def bat_colliding(folder):
+    """Blocks of a sector in two groups, as in l1_colliding()."""
+    first, half = (2048 + 4 * L1_MAX) // 512 + 1, L1_MAX // 2
+    return vhd(folder, L1_MAX, 512, L1_MAX * 512,
+               [first + ((1 - index // half << 27) + index % half * 2) for index in range(L1_MAX)])
+
+
 def bat_same(folder):
     """All blocks at one place."""
     return vhd(folder, BLOCKS_MAX, 512 << 10, 2040 << 30, [1 << 20] * BLOCKS_MAX)
@@ -194,6 +207,7 @@ CASES = (
     ('an L1 table of 32 MiB with unaligned entries', l1_unaligned, None, True),
     ('an L1 table of 32 MiB with entries past the end', l1_past_end, None, True),
     ('an L1 table of 32 MiB with an L2 table for each entry', l1_distinct, None, False),
+    ('an L1 table of 32 MiB with an L2 table for each entry, in two groups', l1_colliding, None, False),
     ('an L1 table of 32 MiB and one entry', l1_too_large, 'l1_size is 4194305 entries; the limit is 4194304', False),
     ('65536 snapshots in 64 MiB', snapshots, None, True),
     ('a chain of 32 layers', chain, None, True),
@@ -202,6 +216,7 @@ CASES = (
     ('a BAT of 4 Gi entries, most of them unused', bat_claimed, None, True),
     ('a BAT of 4 Gi entries that is not there', bat_missing, '4294967295 entries', False),
     ('a BAT whose blocks are in the wrong order', bat_backwards, None, False),
+    ('a BAT whose blocks are in two groups', bat_colliding, None, False),
     ('a BAT whose blocks are all the same', bat_same, None, True),
 )
 

@@ -393,15 +393,31 @@ static int l1_check(struct vd_image *image, const char *which, struct vd_error *
 	return 0;
 }
 
-static int l1_scan_page(struct vd_image *image, const uint8_t *entries, uint32_t first,
-			uint32_t count, struct vd_overlap *set)
+/* Looking for L1 entries that share an L2 table. */
+struct l1_search {
+	struct vd_image *image;
+	uint64_t last; /* host, of the last table so far */
+	struct vd_overlap set; /* tables so far; without slots: are they in order? */
+};
+
+/* Look at `count` entries from number `first` on. 0; 1: they are not in order; -ENOMEM. */
+static int l1_search_page(struct l1_search *search, const uint8_t *entries, uint32_t first,
+			  uint32_t count)
 {
+	const struct vd_image *image = search->image;
 	struct qcow2 *q = image->state;
 
 	for (uint32_t i = 0; i < count; i++) {
 		uint64_t host = get_be64(entries + (size_t)i * 8) & QCOW2_OFFSET_MASK;
 
-		if (host == 0 || host % q->cluster_bytes != 0 || !vd_overlap_add(set, host))
+		/* An entry that is wrong by itself takes no table from others. */
+		if (host == 0 || host % q->cluster_bytes != 0 ||
+		    !vd_inside(host, q->cluster_bytes, image->source->size))
+			continue;
+		if (!search->set.slots && host <= search->last)
+			return 1;
+		search->last = host;
+		if (!search->set.slots || !vd_overlap_add(&search->set, host))
 			continue;
 		if (!q->l1_alias)
 			q->l1_alias = calloc(1, q->l1_size / 8 + 1);
@@ -412,20 +428,13 @@ static int l1_scan_page(struct vd_image *image, const uint8_t *entries, uint32_t
 	return 0;
 }
 
-/*
- * Find L1 entries that share an L2 table. A valid image has none; a hostile one could have four
- * million, so that walking the disk would read the same table for hours. Done here, not when such
- * an entry is met, so that the answer does not depend on what was read before.
- */
-static int l1_scan(struct vd_image *image, struct vd_error *err)
+static int l1_search(struct l1_search *search)
 {
+	const struct vd_image *image = search->image;
 	const struct qcow2 *q = image->state;
-	struct vd_overlap set;
 	uint32_t done = 0;
 	int r = 0;
 
-	if (vd_overlap_init(&set, q->cluster_bytes, q->l1_size) < 0)
-		return vd_fail(err, ENOMEM, "out of memory");
 	while (done < q->l1_size && r == 0) {
 		const struct vd_page *page;
 		uint64_t host = q->l1_host + (uint64_t)done * 8;
@@ -435,11 +444,31 @@ static int l1_scan(struct vd_image *image, struct vd_error *err)
 		if (r < 0)
 			break;
 		count = (uint32_t)vd_min((page->host + page->bytes - host) / 8, q->l1_size - done);
-		r = l1_scan_page(image, page->data + (host - page->host), done, count, &set);
+		r = l1_search_page(search, page->data + (host - page->host), done, count);
 		vd_cache_put(image->cache, page);
 		done += count;
 	}
-	vd_overlap_free(&set);
+	return r;
+}
+
+/*
+ * Find L1 entries that share an L2 table. A valid image has none; a hostile one could have four
+ * million, so that walking the disk would read the same table for hours. Done here, not when such
+ * an entry is met, so that the answer does not depend on what was read before. Where the tables lie
+ * in order, none is shared.
+ */
+static int l1_scan(struct vd_image *image, struct vd_error *err)
+{
+	const struct qcow2 *q = image->state;
+	struct l1_search search = { .image = image };
+	int r = l1_search(&search);
+
+	if (r > 0) {
+		if (vd_overlap_init(&search.set, q->cluster_bytes, q->l1_size) < 0)
+			return vd_fail(err, ENOMEM, "out of memory");
+		r = l1_search(&search);
+		vd_overlap_free(&search.set);
+	}
 	if (r < 0)
 		return vd_fail(err, -r, "%s: cannot read the QCOW2 L1 table: %s",
 			       image->source->name, strerror(-r));

@@ -78,6 +78,44 @@ static void the_largest_places_work(void **state)
 	vd_overlap_free(&set);
 }
 
+/* Numbers that are likely to meet: in groups, that many of a kind, `step` apart and from `far` on. */
+static void check_cost(uint64_t count, uint64_t step, uint64_t far, bool backwards)
+{
+	enum { LENGTH = 512, LOOKS = 40 };
+	struct vd_overlap set;
+
+	assert_int_equal(vd_overlap_init(&set, LENGTH, count), 0);
+	for (uint64_t i = 0; i < count; i++) {
+		uint64_t at = backwards ? count - 1 - i : i;
+		uint64_t number = at < count / 2 ? at * step : far + (at - count / 2) * step;
+
+		assert_false(vd_overlap_add(&set, number * LENGTH));
+	}
+	assert_true(set.looks <= LOOKS * count);
+	vd_overlap_free(&set);
+}
+
+/*
+ * Two groups of neighbours that differ in one bit, or in a little more: if they come to lie on each
+ * other, each piece is looked for past all of the others. Counted, since slow is not a number.
+ */
+static void no_numbers_make_it_slow(void **state)
+{
+	enum { COUNT = (1 << 14) - 2 };
+
+	(void)state;
+	for (unsigned bit = 15; bit < 55; bit++) {
+		uint64_t far = UINT64_C(1) << bit;
+
+		check_cost(COUNT, 1, far, false);
+		check_cost(COUNT, 1, far, true);
+		check_cost(COUNT, 1, far + far / 2, false);
+		check_cost(COUNT, 1, far - COUNT, false);
+	}
+	for (unsigned bit = 0; bit < 38; bit++)
+		check_cost(COUNT, UINT64_C(1) << bit, (UINT64_C(1) << bit) * COUNT, false);
+}
+
 /* A full table is searched from end to end. A number below a power of two fills it most. */
 static void the_table_is_never_more_than_half_full(void **state)
 {
@@ -110,6 +148,7 @@ int main(void)
 		cmocka_unit_test(a_piece_overlaps_its_neighbours_on_both_sides),
 		cmocka_unit_test(what_was_refused_is_not_remembered),
 		cmocka_unit_test(the_largest_places_work),
+		cmocka_unit_test(no_numbers_make_it_slow),
 		cmocka_unit_test(the_table_is_never_more_than_half_full),
 		cmocka_unit_test(freeing_twice_is_fine),
 	};
