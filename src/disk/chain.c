@@ -245,8 +245,8 @@ static int chain_descend(struct chain *chain, struct vd_error *err)
 	bool by_hand = index < chain->options->backing_file_count;
 	int r = child->format->parent ? child->format->parent(child, &parent, err) : 0;
 
-	/* A parent that the image does not name may still be named by hand. */
-	if (r == -EINVAL && by_hand)
+	/* A parent that the image does not name, or that cannot be read, may be named by hand. */
+	if (r < 0 && r != -ENOMEM && by_hand)
 		r = 0;
 	else if (r == 0 && parent.count == 0 && by_hand)
 		r = vd_fail(err, EINVAL,

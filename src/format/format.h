@@ -135,8 +135,8 @@ typedef int vd_bitmap_fn(const struct vd_bitmap *bitmap, void *data);
 struct vd_format {
 	const char *name;
 
-	/* Does the source look like this format? False when it cannot be read. */
-	bool (*probe)(const struct vd_source *source);
+	/* Does the source look like this format? 1, 0, or -errno: it cannot be read. */
+	int (*probe)(const struct vd_source *source);
 
 	/*
 	 * Read and check the headers of image->source; set size, cluster_bits, uuid and state. On

@@ -24,13 +24,15 @@
 #define ENTRY_ZERO UINT64_C(1)
 #define SUBCLUSTERS 32u
 
-static bool qcow2_probe(const struct vd_source *source)
+static int qcow2_probe(const struct vd_source *source)
 {
 	char magic[4];
+	int r;
 
-	return source->size >= sizeof(magic) &&
-	       vd_source_read(source, magic, sizeof(magic), 0) == 0 &&
-	       memcmp(magic, QCOW2_MAGIC, sizeof(magic)) == 0;
+	if (source->size < sizeof(magic))
+		return 0;
+	r = vd_source_read(source, magic, sizeof(magic), 0);
+	return r < 0 ? r : memcmp(magic, QCOW2_MAGIC, sizeof(magic)) == 0;
 }
 
 static int qcow2_parent(const struct vd_image *image, struct vd_parent *parent,

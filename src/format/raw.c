@@ -13,10 +13,10 @@
 /* Raw has no clusters; the interval map is drawn in units of 64 KiB. */
 #define RAW_CLUSTER_BITS 16
 
-static bool raw_probe(const struct vd_source *source)
+static int raw_probe(const struct vd_source *source)
 {
 	(void)source;
-	return false;
+	return 0;
 }
 
 static int raw_open(struct vd_image *image, const struct vd_image_options *options,

@@ -50,35 +50,53 @@ const struct vd_format *vd_format_find(const char *name)
 	return NULL;
 }
 
-static const char *foreign_name(const struct vd_source *source)
+/* Which of the foreign formats it is; *name is NULL: none. */
+static int foreign_find(const struct vd_source *source, const char **name)
 {
 	char head[17];
 
+	*name = NULL;
 	for (size_t i = 0; i < sizeof(foreign) / sizeof(foreign[0]); i++) {
-		if (!vd_inside(foreign[i].host, foreign[i].bytes, source->size) ||
-		    vd_source_read(source, head, foreign[i].bytes, foreign[i].host) < 0)
+		int r;
+
+		if (!vd_inside(foreign[i].host, foreign[i].bytes, source->size))
 			continue;
-		if (memcmp(head, foreign[i].magic, foreign[i].bytes) == 0)
-			return foreign[i].name;
+		r = vd_source_read(source, head, foreign[i].bytes, foreign[i].host);
+		if (r < 0)
+			return r;
+		if (memcmp(head, foreign[i].magic, foreign[i].bytes) == 0) {
+			*name = foreign[i].name;
+			return 0;
+		}
 	}
-	return NULL;
+	return 0;
+}
+
+/* What cannot be read might be what tells: no other sign may decide instead. */
+static int fail_unreadable(const struct vd_source *source, int r, struct vd_error *err)
+{
+	return vd_fail(err, -r, "%s: cannot read what it is: %s", source->name, strerror(-r));
 }
 
 int vd_format_probe(const struct vd_source *source, const char *option,
 		    const struct vd_format **out, struct vd_error *err)
 {
 	const struct vd_format *found = NULL;
-	const char *name = foreign_name(source);
-	char byte;
-	int r;
+	const char *name;
+	int r = foreign_find(source, &name);
 
+	if (r < 0)
+		return fail_unreadable(source, r, err);
 	if (name)
 		return vd_fail(err, ENOTSUP,
 			       "%s: this is a %s image, which vdifs does not read; convert it "
 			       "with qemu-img convert",
 			       source->name, name);
 	for (size_t i = 0; i < FORMATS; i++) {
-		if (!formats[i]->probe(source))
+		r = formats[i]->probe(source);
+		if (r < 0)
+			return fail_unreadable(source, r, err);
+		if (r == 0)
 			continue;
 		if (found)
 			return vd_fail(
@@ -88,12 +106,6 @@ int vd_format_probe(const struct vd_source *source, const char *option,
 				source->name, found->name, formats[i]->name, option, found->name,
 				option, formats[i]->name);
 		found = formats[i];
-	}
-	if (!found && source->size > 0) {
-		r = vd_source_read(source, &byte, 1, 0);
-		if (r < 0)
-			return vd_fail(err, -r, "%s: cannot read what it is: %s", source->name,
-				       strerror(-r));
 	}
 	if (!found)
 		return vd_fail(err, EINVAL,

@@ -3,10 +3,8 @@
  * VHD (Virtual Hard Disk, "vpc" in QEMU): fixed, dynamic and differencing images, after
  * Microsoft's "Virtual Hard Disk Image Format Specification" 1.0 and what its writers really do.
  *
- * All integers are big-endian, but the UTF-16 names in parent locators are little-endian. A footer
- * of 512 bytes ends the file; old Virtual PC wrote 511. A dynamic or differencing image has a copy
- * of it at 0, which is trusted only if the tail is damaged: a guest can write a footer to the first
- * sector of a fixed disk. The virtual size is current_size, whatever the geometry says.
+ * All integers are big-endian, but the UTF-16 names in parent locators are little-endian. The footer
+ * is found by vhd_footer.c. The virtual size is current_size, whatever the geometry says.
  *
  * The block allocation table (BAT) gives the first sector of each block: a sector bitmap, rounded
  * up to whole sectors, then the data. A clear bit (most significant bit first) means zeros in a
@@ -23,23 +21,9 @@
 
 #include "base/bytes.h"
 #include "format/format.h"
+#include "format/vhd_footer.h"
 #include "format/vhd_names.h"
 #include "support/overlap.h"
-
-/* Offsets in the footer (specification, "Hard Disk Footer Format"). */
-enum {
-	FOOTER_VERSION = 12,
-	FOOTER_DATA_OFFSET = 16,
-	FOOTER_CREATOR = 28,
-	FOOTER_CREATOR_VERSION = 32,
-	FOOTER_CURRENT_SIZE = 48,
-	FOOTER_TYPE = 60,
-	FOOTER_CHECKSUM = 64,
-	FOOTER_UUID = 68,
-	FOOTER_HIDDEN = 85, /* blktap's */
-	FOOTER_BYTES = 512,
-	FOOTER_BYTES_OLD = 511,
-};
 
 /* Offsets in the dynamic disk header ("Dynamic Disk Header Format"). */
 enum {
@@ -52,15 +36,12 @@ enum {
 	HEADER_BYTES = 1024,
 };
 
-enum { TYPE_FIXED = 2, TYPE_DYNAMIC = 3, TYPE_DIFFERENCING = 4 };
-
 #define BAT_ABSENT UINT32_MAX
 enum { BAT_PAGE_BITS = 16, BITMAP_PAGE_BITS_MAX = 12, FIXED_CLUSTER_BITS = 16 };
 /* 2040 GiB, the format's limit for images with a BAT; it also bounds the work of a hostile one. */
 #define DYNAMIC_SIZE_MAX ((uint64_t)0xff000000 * VD_SECTOR)
 /* What the largest disk has in blocks of 512 KiB. It bounds the memory of the search for overlaps. */
 #define BLOCKS_MAX ((uint64_t)4 << 20)
-#define TAP_VERSION(major, minor) ((uint32_t)(major) << 16 | (minor))
 
 struct vhd {
 	uint32_t type;
@@ -76,118 +57,6 @@ struct vhd {
 	uint8_t *overlaps; /* a bit per block: it lies on an earlier one; or NULL */
 	uint8_t header[HEADER_BYTES];
 };
-
-/* The sum that both footer and header carry, taken with the four bytes at `field` as zero. */
-static uint32_t vhd_checksum(const uint8_t *bytes, size_t count, size_t field)
-{
-	uint32_t sum = 0;
-
-	for (size_t i = 0; i < count; i++) {
-		if (i < field || i >= field + 4)
-			sum += bytes[i];
-	}
-	return ~sum;
-}
-
-/* Early XenServer set `hidden` and left the checksum as it was. */
-static bool footer_is_hidden_tap(const uint8_t *footer)
-{
-	uint32_t version = get_be32(footer + FOOTER_CREATOR_VERSION);
-	uint8_t copy[FOOTER_BYTES];
-
-	if (memcmp(footer + FOOTER_CREATOR, "tap", 4) != 0 || footer[FOOTER_HIDDEN] == 0 ||
-	    (version != TAP_VERSION(0, 1) && version != TAP_VERSION(1, 1)))
-		return false;
-	memcpy(copy, footer, sizeof(copy));
-	copy[FOOTER_HIDDEN] = 0;
-	return vhd_checksum(copy, FOOTER_BYTES, FOOTER_CHECKSUM) ==
-	       get_be32(footer + FOOTER_CHECKSUM);
-}
-
-static bool footer_has_cookie(const uint8_t *footer)
-{
-	return memcmp(footer, "conectix", 8) == 0 || memcmp(footer, "v_poison", 8) == 0;
-}
-
-static const struct {
-	const char *name;
-	uint16_t bytes;
-	bool at_end;
-} footer_places[] = {
-	{ "footer at the end", FOOTER_BYTES, true },
-	{ "511-byte footer at the end", FOOTER_BYTES_OLD, true },
-	{ "footer copy at byte 0", FOOTER_BYTES, false },
-};
-
-#define FOOTER_PLACES (sizeof(footer_places) / sizeof(footer_places[0]))
-
-/* Read the place-th candidate, zero-padded. *host: where it begins. */
-static bool footer_read(const struct vd_source *source, size_t place, uint8_t *footer,
-			uint64_t *host)
-{
-	uint16_t bytes = footer_places[place].bytes;
-
-	if (source->size < bytes)
-		return false;
-	*host = footer_places[place].at_end ? source->size - bytes : 0;
-	memset(footer, 0, FOOTER_BYTES);
-	return vd_source_read(source, footer, bytes, *host) == 0 && footer_has_cookie(footer);
-}
-
-static bool vhd_probe(const struct vd_source *source)
-{
-	uint8_t footer[FOOTER_BYTES];
-	uint64_t host;
-
-	for (size_t place = 0; place < FOOTER_PLACES; place++) {
-		if (footer_read(source, place, footer, &host))
-			return true;
-	}
-	return false;
-}
-
-/*
- * Find the footer to believe. The copy at 0 counts only for the types that have one: on a fixed
- * disk these bytes are the guest's.
- */
-static int footer_find(const struct vd_source *source, uint8_t *footer, uint64_t *data_end,
-		       struct vd_error *err)
-{
-	int r = vd_fail(err, EINVAL,
-			"%s: no VHD footer (cookie \"conectix\") in its last 512 or 511 "
-			"bytes, nor a copy at byte 0",
-			source->name);
-	bool complained = false;
-
-	for (size_t place = 0; place < FOOTER_PLACES; place++) {
-		uint64_t host;
-		uint32_t stored, computed, type;
-
-		if (!footer_read(source, place, footer, &host))
-			continue;
-		stored = get_be32(footer + FOOTER_CHECKSUM);
-		computed = vhd_checksum(footer, FOOTER_BYTES, FOOTER_CHECKSUM);
-		type = get_be32(footer + FOOTER_TYPE);
-		if (stored != computed && !footer_is_hidden_tap(footer)) {
-			if (!complained)
-				r = vd_fail(err, EINVAL,
-					    "%s: VHD %s has a wrong checksum (0x%08" PRIx32
-					    ", the bytes give 0x%08" PRIx32
-					    ") and no valid copy exists; "
-					    "the image is damaged",
-					    source->name, footer_places[place].name, stored,
-					    computed);
-			complained = true;
-			continue;
-		}
-		if (!footer_places[place].at_end && type != TYPE_DYNAMIC &&
-		    type != TYPE_DIFFERENCING)
-			continue;
-		*data_end = footer_places[place].at_end ? host : source->size;
-		return 0;
-	}
-	return r;
-}
 
 static int footer_check(struct vd_image *image, const uint8_t *footer, struct vd_error *err)
 {
@@ -321,13 +190,19 @@ static int batmap_check(struct vd_image *image, const uint8_t *footer, struct vd
 	const struct vhd *vhd = image->state;
 	uint64_t host = vhd->table_host + vd_div_up(vhd->table_bytes, VD_SECTOR) * VD_SECTOR;
 	uint8_t batmap[BATMAP_BYTES];
+	int r;
 
 	if (memcmp(footer + FOOTER_CREATOR, "tap", 4) != 0 ||
 	    get_be32(footer + FOOTER_CREATOR_VERSION) < TAP_VERSION(1, 1) ||
 	    !vd_inside(host, BATMAP_BYTES, image->source->size))
 		return 0;
-	if (vd_source_read(image->source, batmap, BATMAP_BYTES, host) == 0 &&
-	    memcmp(batmap, "tdbatmap", 8) == 0 && batmap[KEYHASH] == 1)
+	r = vd_source_read(image->source, batmap, BATMAP_BYTES, host);
+	if (r < 0)
+		return vd_fail(err, -r,
+			       "%s: cannot read the VHD batmap, which says whether the disk is "
+			       "encrypted: %s",
+			       image->source->name, strerror(-r));
+	if (memcmp(batmap, "tdbatmap", 8) == 0 && batmap[KEYHASH] == 1)
 		return vd_fail(err, ENOTSUP,
 			       "%s: this VHD is encrypted (tdbatmap key hash is set); vdifs has no "
 			       "key",
@@ -451,7 +326,7 @@ static int vhd_open(struct vd_image *image, const struct vd_image_options *optio
 		return vd_fail(err, EINVAL,
 			       "%s: a VHD image has no internal snapshots; leave --snapshot out",
 			       image->source->name);
-	r = footer_find(image->source, footer, &vhd->data_end, err);
+	r = vhd_footer_find(image->source, footer, &vhd->data_end, err);
 	if (r == 0)
 		r = footer_check(image, footer, err);
 	if (r < 0)
@@ -474,14 +349,17 @@ static int vhd_parent(const struct vd_image *image, struct vd_parent *parent, st
 {
 	static const uint8_t no_uuid[VD_UUID_BYTES];
 	const struct vhd *vhd = image->state;
+	int r;
 
 	if (vhd->type != TYPE_DIFFERENCING)
 		return 0;
 	memcpy(parent->uuid, vhd->header + HEADER_PARENT_UUID, VD_UUID_BYTES);
 	parent->check_uuid = memcmp(parent->uuid, no_uuid, VD_UUID_BYTES) != 0;
 	parent->format = parent->check_uuid ? "vhd" : "raw";
-	if (vhd_names_collect(image->source, vhd->header, parent) < 0)
-		return vd_fail(err, ENOMEM, "out of memory");
+	r = vhd_names_collect(image->source, vhd->header, parent);
+	if (r < 0)
+		return vd_fail(err, -r, "%s: cannot read the names of its parent: %s",
+			       image->source->name, strerror(-r));
 	if (parent->count == 0)
 		return vd_fail(err, EINVAL,
 			       "%s: a differencing VHD that names no parent; name it with "
@@ -691,7 +569,7 @@ static void vhd_close(struct vd_image *image)
 
 const struct vd_format vd_format_vhd = {
 	.name = "vhd",
-	.probe = vhd_probe,
+	.probe = vhd_footer_probe,
 	.open = vhd_open,
 	.parent = vhd_parent,
 	.map = vhd_map,

@@ -151,7 +151,7 @@ static int add_url(struct vd_parent *parent, const char *url)
 	return r;
 }
 
-/* Add the names of one locator, if its bytes can be had. */
+/* Add the names of one locator, if its bytes are inside the file. */
 static int add_locator(struct vd_parent *parent, const struct vd_source *source,
 		       const uint8_t *locator, bool is_url)
 {
@@ -159,10 +159,13 @@ static int add_locator(struct vd_parent *parent, const struct vd_source *source,
 	uint64_t host = get_be64(locator + LOCATOR_OFFSET);
 	uint8_t raw[NAME_BYTES_MAX + 1];
 	char path[NAME_BYTES_MAX * 3 / 2 + 1];
+	int r;
 
-	if (bytes > NAME_BYTES_MAX || !vd_inside(host, bytes, source->size) ||
-	    vd_source_read(source, raw, bytes, host) < 0)
+	if (bytes > NAME_BYTES_MAX || !vd_inside(host, bytes, source->size))
 		return 0;
+	r = vd_source_read(source, raw, bytes, host);
+	if (r < 0)
+		return r;
 	if (is_url) {
 		raw[bytes] = '\0';
 		return add_url(parent, (const char *)raw);

@@ -12,7 +12,7 @@
  * in the order in which they are to be tried: locators W2ru, W2ku, MacX, then the parent unicode
  * name; of each the path relative to the child's directory, the absolute path, and the file name
  * in the child's directory. '\' is '/', a drive letter is dropped. A locator that is not
- * inside the file or of an unknown kind is passed over. 0 or -ENOMEM.
+ * inside the file or of an unknown kind is passed over. 0, -ENOMEM, or the -errno of a read.
  */
 int vhd_names_collect(const struct vd_source *source, const uint8_t *header,
 		      struct vd_parent *parent);

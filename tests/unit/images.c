@@ -171,7 +171,8 @@ static void vhd_footer(uint8_t *footer, const struct vhd_facts *facts)
 	put_be32(footer + 8, 2);
 	put_be32(footer + 12, 0x00010000);
 	put_be64(footer + 16, 512); /* data_offset */
-	memcpy(footer + 28, "test", 4);
+	memcpy(footer + 28, facts->creator ? facts->creator : "test", 4);
+	put_be32(footer + 32, 0x00010003);
 	put_be64(footer + 40, VHD_SIZE);
 	put_be64(footer + 48, VHD_SIZE);
 	put_be32(footer + 60, facts->parent ? 4 : 3);

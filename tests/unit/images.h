@@ -37,6 +37,7 @@ struct vhd_facts {
 	const char *parent; /* a path: the image is differencing; else it is dynamic */
 	uint8_t parent_uuid;
 	bool overlap; /* two blocks lie on each other */
+	const char *creator; /* of four bytes, version 1.3; or NULL */
 };
 
 void vhd_make(struct image *image, const struct vhd_facts *facts);

@@ -198,6 +198,157 @@ static void formats_that_are_not_read_are_named(void **state)
 	free(image);
 }
 
+/* An image in memory that cannot be read everywhere. */
+struct failing_source {
+	struct vd_source source;
+	const struct image *image;
+	uint64_t from, to; /* reads that begin here fail, */
+	unsigned number; /* or the read of this number, from 1 on */
+	unsigned reads;
+};
+
+static ssize_t failing_pread(const struct vd_source *source, void *buffer, size_t bytes,
+			     uint64_t host)
+{
+	struct failing_source *failing = (struct failing_source *)(uintptr_t)source;
+
+	failing->reads++;
+	if (failing->reads == failing->number || (host >= failing->from && host < failing->to))
+		return -ETIMEDOUT;
+	memcpy(buffer, failing->image->bytes + host, bytes);
+	return (ssize_t)bytes;
+}
+
+static void failing_close(struct vd_source *source)
+{
+	(void)source;
+}
+
+static const struct vd_source_ops failing_ops = {
+	.pread = failing_pread,
+	.close = failing_close,
+};
+
+static struct failing_source *failing_source(const struct image *image, uint64_t from, uint64_t to)
+{
+	struct failing_source *failing = calloc(1, sizeof(*failing));
+
+	assert_non_null(failing);
+	failing->source = (struct vd_source){
+		.ops = &failing_ops,
+		.name = strdup("failing"),
+		.size = image->count,
+		.fd = -1,
+		.dir_fd = -1,
+	};
+	failing->image = image;
+	failing->from = from;
+	failing->to = to;
+	return failing;
+}
+
+/* Open the image while no read may begin there; `parents`: ask for its parent, too. */
+static int open_failing(const struct image *image, const struct vd_format *format, uint64_t from,
+			uint64_t to, bool parents, struct vd_error *err)
+{
+	struct vd_image_options options = { .snapshot = NULL };
+	struct vd_parent parent = { .count = 0 };
+	struct vd_image *opened = NULL;
+	struct vd_cache *cache;
+	int r;
+
+	assert_int_equal(vd_cache_new(1 << 20, &cache), 0);
+	r = vd_image_open(&failing_source(image, from, to)->source, format, &options, cache,
+			  &opened, err);
+	if (r == 0 && parents)
+		r = format->parent(opened, &parent, err);
+	vd_parent_clear(&parent);
+	vd_image_close(opened);
+	vd_cache_free(cache);
+	return r;
+}
+
+/* Each read that a probe needs fails once: that decides, not what the others would say. */
+static void check_probe_faults(const struct image *image)
+{
+	struct vd_error err = { "" };
+
+	for (unsigned number = 1;; number++) {
+		struct failing_source *failing = failing_source(image, 0, 0);
+		const struct vd_format *found = NULL;
+		bool met;
+		int r;
+
+		failing->number = number;
+		r = vd_format_probe(&failing->source, "--format", &found, &err);
+		met = failing->reads >= number;
+		assert_true(!met || (r == -ETIMEDOUT && !found));
+		assert_true(!met || strstr(err.text, "cannot read what it is"));
+		vd_source_close(&failing->source);
+		if (!met)
+			break;
+		assert_true(number < 100);
+	}
+}
+
+static void what_cannot_be_read_is_of_no_format(void **state)
+{
+	struct image *image = make(sizeof(*image));
+
+	(void)state;
+	qcow2_make(image, &(struct qcow2_facts){ .zstd = false });
+	check_probe_faults(image);
+	vhd_make(image, &(struct vhd_facts){ .uuid = 1 });
+	check_probe_faults(image);
+	memset(image, 0, sizeof(*image));
+	image->count = 5000;
+	check_probe_faults(image);
+	free(image);
+}
+
+/* A guest may have written a footer to the first sector of a fixed disk. */
+static void a_footer_that_cannot_be_read_is_not_replaced_by_another(void **state)
+{
+	struct image *image = make(sizeof(*image));
+	struct vd_error err = { "" };
+
+	(void)state;
+	vhd_make(image, &(struct vhd_facts){ .uuid = 1, .parent = "secret", .parent_uuid = 2 });
+	assert_int_equal(
+		open_failing(image, &vd_format_vhd, image->count - 512, image->count, false, &err),
+		-ETIMEDOUT);
+	assert_non_null(strstr(err.text, "footer at the end"));
+	free(image);
+}
+
+/* Whether an image is encrypted, or what its parent is, must be known. */
+static void a_batmap_or_a_locator_that_cannot_be_read_is_an_error(void **state)
+{
+	enum { BATMAP_HOST = 2048, LOCATOR_HOST = 2048 };
+	struct vhd_facts facts = { .uuid = 1, .parent = "/dir/base.vhd", .parent_uuid = 2 };
+	struct image *image = make(sizeof(*image));
+	struct vd_error err = { "" };
+
+	(void)state;
+	vhd_make(image, &facts);
+	assert_int_equal(open_failing(image, &vd_format_vhd, 0, 0, true, &err), 0);
+	assert_int_equal(
+		open_failing(image, &vd_format_vhd, LOCATOR_HOST, LOCATOR_HOST + 1, false, &err),
+		0);
+	assert_int_equal(
+		open_failing(image, &vd_format_vhd, LOCATOR_HOST, LOCATOR_HOST + 1, true, &err),
+		-ETIMEDOUT);
+	assert_non_null(strstr(err.text, "names of its parent"));
+	facts = (struct vhd_facts){ .uuid = 1, .creator = "tap" };
+	vhd_make(image, &facts);
+	assert_int_equal(open_failing(image, &vd_format_vhd, 0, 0, false, &err), 0);
+	assert_int_equal(
+		open_failing(image, &vd_format_vhd, BATMAP_HOST, BATMAP_HOST + 1, false, &err),
+		-ETIMEDOUT);
+	assert_non_null(strstr(err.text, "batmap"));
+	free(image);
+}
+
 static void an_image_that_cannot_be_opened_closes_its_source(void **state)
 {
 	const char *path = in_folder(*state, "file");
@@ -240,6 +391,9 @@ int main(void)
 		IN_FOLDER(a_raw_disk_is_never_the_answer),
 		IN_FOLDER(a_file_that_looks_like_two_formats_is_refused),
 		IN_FOLDER(formats_that_are_not_read_are_named),
+		cmocka_unit_test(what_cannot_be_read_is_of_no_format),
+		cmocka_unit_test(a_footer_that_cannot_be_read_is_not_replaced_by_another),
+		cmocka_unit_test(a_batmap_or_a_locator_that_cannot_be_read_is_an_error),
 		IN_FOLDER(an_image_that_cannot_be_opened_closes_its_source),
 	};
 

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The footer of a VHD: what is in it, and which one to believe. */
+#ifndef VD_FORMAT_VHD_FOOTER_H
+#define VD_FORMAT_VHD_FOOTER_H
+
+#include "base/error.h"
+#include "source/source.h"
+
+/* Offsets in the footer (specification, "Hard Disk Footer Format"). */
+enum {
+	FOOTER_VERSION = 12,
+	FOOTER_DATA_OFFSET = 16,
+	FOOTER_CREATOR = 28,
+	FOOTER_CREATOR_VERSION = 32,
+	FOOTER_CURRENT_SIZE = 48,
+	FOOTER_TYPE = 60,
+	FOOTER_CHECKSUM = 64,
+	FOOTER_UUID = 68,
+	FOOTER_HIDDEN = 85, /* blktap's */
+	FOOTER_BYTES = 512,
+	FOOTER_BYTES_OLD = 511,
+};
+
+enum { TYPE_FIXED = 2, TYPE_DYNAMIC = 3, TYPE_DIFFERENCING = 4 };
+
+/* FOOTER_CREATOR_VERSION of a footer whose creator is "tap". */
+#define TAP_VERSION(major, minor) ((uint32_t)(major) << 16 | (minor))
+
+/* The sum that both footer and header carry, taken with the four bytes at `field` as zero. */
+uint32_t vhd_checksum(const uint8_t *bytes, size_t count, size_t field);
+
+/* Is there a footer, good or not? 1, 0, or -errno: a place where it may be cannot be read. */
+int vhd_footer_probe(const struct vd_source *source);
+
+/*
+ * Find the footer to believe. The copy at 0 counts only for the types that have one: on a fixed
+ * disk these bytes are the guest's. `footer` has room for FOOTER_BYTES; *data_end: the host byte
+ * before which all of the guest's data lies.
+ */
+int vhd_footer_find(const struct vd_source *source, uint8_t *footer, uint64_t *data_end,
+		    struct vd_error *err);
+
+#endif
