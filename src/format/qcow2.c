@@ -336,8 +336,15 @@ static int qcow2_decode(const struct vd_image *image, const struct vd_run *run, 
 		return -ENOMEM;
 	memset(in + here, 0, bytes - here); /* a file may end inside the last sector */
 	r = vd_source_read(run->from, in, here, run->where);
-	if (r < 0)
+	if (r < 0) {
+		vd_log_once(image->corrupt, run->where,
+			    "%s: cannot read the compressed cluster of %zu bytes at byte %" PRIu64
+			    " of the file: %s",
+			    image->source->name, here, run->where,
+			    r == -EIO ? "input/output error, or the file was cut short"
+				      : strerror(-r));
 		return r;
+	}
 	r = q->zstd ? vd_unzstd(scratch, in, bytes, unit, (size_t)run->length)
 		    : vd_inflate(scratch, in, bytes, unit, (size_t)run->length);
 	if (r == -EIO)

@@ -16,6 +16,7 @@ make_images() {
 	image_options=data_file=disk.data
 	image data.qcow2 4m "write -q -P 68 0 1m"
 	image_options=
+	image packed.qcow2 4m "write -q -P 80 -c 0 64k"
 	touch -d '2001-02-03 04:05:06' ./*.qcow2 disk.data
 }
 
@@ -149,6 +150,20 @@ lost() {
 	spoilt data.qcow2 data.qcow2 "the tables lost" 'del data[512:]'
 }
 
+# A compressed cluster is read by another path than plain ones. It has not been read before.
+packed() {
+	make_images
+	logged=0
+	begin "$vdifs" $mode -f packed.qcow2 mnt </dev/null >/dev/null 2>log
+	wait_for 20 stat mnt/packed.raw || not_ok "packed.qcow2 mounts$in" "$(cat log)"
+	exec 8<mnt/packed.raw
+	truncate -s 327680 packed.qcow2
+	is "a compressed cluster is lost: EIO$in" "$(cat <&8 2>&1 >/dev/null)" "cat: -: Input/output error"
+	exec 8<&-
+	log_is "and one line says so$in" 		"$PWD/packed.qcow2: cannot read the compressed cluster of [0-9]+ bytes at byte 327680 of the file: .*cut short"
+	unmount_there
+}
+
 overwritten() {
 	local garbage='import random; data[:] = random.Random(5).randbytes(len(data))'
 	spoilt top.qcow2 top.qcow2 "garbage over the image" "$garbage"
@@ -161,5 +176,6 @@ overwritten() {
 each_mode noticed
 each_mode old_pages
 each_mode lost
+each_mode packed
 each_mode overwritten
 finish
