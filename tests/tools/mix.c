@@ -5,8 +5,9 @@
  *	mix library IMAGE WANTED MILLISECONDS	against libvd, while the map is made and taken down
  *	mix mount FOLDER WANTED MILLISECONDS	against a mount, until told by SIGUSR1 that it ends
  *
- * WANTED is the disk's contents, or "-" for an image of tests/mount/fragmented.py: zeros, and 'A' in
- * every second cluster. The exit status is 1 if an answer was wrong.
+ * WANTED is the disk's contents, of which a cluster that begins with a zero is a hole and any other
+ * one is data, or "-" for `fragmented.py IMAGE SIZE 16 512 2` of tests/mount, which is computed. All
+ * bytes and all answers of seeks are compared. The exit status is 1 if one was wrong.
  */
 #include "config.h"
 
@@ -31,12 +32,19 @@
 
 #define THREADS 8
 #define PIECE ((size_t)256 << 10)
+#define CLUSTER ((size_t)64 << 10)
+
+/* The formula: of the tables that the disk needs FORMULA_TABLES are there, evenly spread. */
+#define FORMULA_ENTRIES (CLUSTER / 8)
+#define FORMULA_TABLES 512
+#define FORMULA_EVERY 2
 
 static atomic_bool stop, ending; /* all is over; the mount may be gone at any moment */
 static atomic_uint wrong;
 static atomic_ulong answers;
 
 static const uint8_t *wanted; /* NULL: a formula */
+static uint8_t kinds[2][CLUSTER]; /* a cluster of it: a hole, data */
 static uint64_t disk_bytes;
 
 /* The mount's paths. */
@@ -59,43 +67,99 @@ static void complain(const char *what, uint64_t at, int error)
 		error ? strerror(error) : "wrong");
 }
 
-static void check(const uint8_t *bytes, size_t count, uint64_t at)
+static bool is_in_formula(uint64_t cluster)
 {
-	atomic_fetch_add(&answers, 1);
-	if (wanted && memcmp(bytes, wanted + at, count) != 0)
-		complain("read", at, 0);
-	for (size_t i = 0; !wanted && i < count; i++) {
-		if (bytes[i] != 0 && bytes[i] != 'A') {
-			complain("read", at + i, 0);
+	uint64_t table = cluster / FORMULA_ENTRIES;
+	uint64_t tables = (disk_bytes - 1) / CLUSTER / FORMULA_ENTRIES + 1;
+	/* the first one of them that is not before this table */
+	uint64_t number = (table * FORMULA_TABLES + tables - 1) / tables;
+
+	return number * tables / FORMULA_TABLES == table && cluster % FORMULA_EVERY == 0;
+}
+
+static bool is_data(uint64_t at)
+{
+	return wanted ? wanted[at & ~(uint64_t)(CLUSTER - 1)] != 0 : is_in_formula(at / CLUSTER);
+}
+
+/* Where data, or a hole, is next; the end of the disk if nowhere. */
+static uint64_t next_of(uint64_t at, bool want_data)
+{
+	while (at < disk_bytes && is_data(at) != want_data)
+		at = (at | (CLUSTER - 1)) + 1;
+	return vd_min(at, disk_bytes);
+}
+
+static void check_formula(const uint8_t *bytes, size_t count, uint64_t at)
+{
+	for (size_t done = 0, part; done < count; done += part) {
+		uint64_t virt = at + done;
+
+		part = (size_t)vd_min(CLUSTER - virt % CLUSTER, count - done);
+		if (memcmp(bytes + done, kinds[is_data(virt)], part) != 0) {
+			complain("read", virt, 0);
 			return;
 		}
 	}
 }
 
+static void check(const uint8_t *bytes, size_t count, uint64_t at)
+{
+	atomic_fetch_add(&answers, 1);
+	if (!wanted)
+		check_formula(bytes, count, at);
+	else if (memcmp(bytes, wanted + at, count) != 0)
+		complain("read", at, 0);
+}
+
+/* `found` is the size of the disk if there was nothing. */
+static void check_seek(uint64_t at, bool want_data, uint64_t found)
+{
+	if (found != next_of(at, want_data))
+		complain(want_data ? "seek to data" : "seek to a hole", at, 0);
+}
+
 /* --- a mount --------------------------------------------------------------------------------- */
 
-/* An error of a call: fine once the mount ends, which may be told a little later; ENXIO from a seek. */
-static void check_error(const char *what, uint64_t at)
+/* What is fine only once the mount ends, which may be told a little later. */
+static void check_ending(const char *what, uint64_t at, int error)
 {
-	int error = errno;
-
-	if (error == ENXIO)
-		return;
 	for (unsigned i = 0; i < 1000 && !atomic_load(&ending); i++)
 		usleep(1000);
 	if (!atomic_load(&ending))
 		complain(what, at, error);
 }
 
+static void check_error(const char *what, uint64_t at)
+{
+	check_ending(what, at, errno);
+}
+
+/* A short answer is as wrong as an error: a reader takes it for the end of the disk. */
 static void mount_read(int fd, uint64_t at, uint8_t *buffer)
 {
+	size_t count = (size_t)vd_min(PIECE, disk_bytes - at);
 	ssize_t got = pread(fd, buffer, PIECE, (off_t)at);
 
 	if (got < 0)
 		check_error("read", at);
-	else
-		check(buffer, (size_t)got, at);
+	else if ((size_t)got != count)
+		check_ending("short read", at, 0);
+	if (got > 0)
+		check(buffer, vd_min((size_t)got, count), at);
 	posix_fadvise(fd, (off_t)at, (off_t)PIECE, POSIX_FADV_DONTNEED);
+}
+
+static void mount_seek(int fd, uint64_t at, bool want_data)
+{
+	off_t found = lseek(fd, (off_t)at, want_data ? SEEK_DATA : SEEK_HOLE);
+
+	if (found >= 0)
+		check_seek(at, want_data, (uint64_t)found);
+	else if (errno == ENXIO && want_data) /* the end of the disk is a hole */
+		check_seek(at, want_data, disk_bytes);
+	else
+		check_error("seek", at);
 }
 
 static void mount_list(void)
@@ -135,8 +199,7 @@ static void mount_turn(uint64_t *dice, uint8_t *buffer)
 		uint64_t at = roll(dice, disk_bytes) & ~UINT64_C(4095);
 
 		mount_read(fd, at, buffer);
-		if (lseek(fd, (off_t)at, i % 2 ? SEEK_DATA : SEEK_HOLE) < 0)
-			check_error("seek", at);
+		mount_seek(fd, at, i % 2);
 	}
 	/* The attribute waits for the map: two of eight threads, so that the others go on. */
 	if (roll(dice, 4) == 0 && getxattr(disk_path, "user.intervals", buffer, PIECE) < 0)
@@ -157,10 +220,21 @@ static bool is_stopped(void *context)
 	return atomic_load(&stop);
 }
 
+static void library_seek(uint64_t at, bool want_data, const struct vd_interrupt *interrupt)
+{
+	uint64_t found = disk_bytes;
+	int r = vd_index_seek(vd_index, at, want_data, &found, interrupt);
+
+	if (r == 0 || r == -ENXIO)
+		check_seek(at, want_data, r == 0 ? found : disk_bytes);
+	else if (r != -EINTR)
+		complain("seek", at, -r);
+}
+
 static void library_turn(uint64_t *dice, uint8_t *buffer, struct vd_scratch *scratch)
 {
 	struct vd_interrupt interrupt = { .interrupted = is_stopped };
-	uint64_t at = roll(dice, disk_bytes), found;
+	uint64_t at = roll(dice, disk_bytes);
 	size_t bytes = (size_t)vd_min(1 + roll(dice, PIECE), disk_bytes - at);
 	char *text = NULL;
 	size_t length;
@@ -170,9 +244,7 @@ static void library_turn(uint64_t *dice, uint8_t *buffer, struct vd_scratch *scr
 		complain("read", at, -r);
 	else
 		check(buffer, bytes, at);
-	r = vd_index_seek(vd_index, at, roll(dice, 2), &found, &interrupt);
-	if (r < 0 && r != -ENXIO && r != -EINTR)
-		complain("seek", at, -r);
+	library_seek(at, roll(dice, 2), &interrupt);
 	if (roll(dice, 16) == 0)
 		vd_disk_changed(disk);
 	if (roll(dice, 16) == 0 && vd_json_info(vd_index, "", &text, &length) == 0)
@@ -219,6 +291,7 @@ static void run_all(long milliseconds)
 	struct timespec left = { milliseconds / 1000, milliseconds % 1000 * 1000000 };
 	pthread_t threads[THREADS];
 
+	memset(kinds[true], 'A', CLUSTER);
 	for (uintptr_t i = 0; i < THREADS; i++) {
 		if (pthread_create(&threads[i], NULL, run, (void *)(i + 1)) != 0)
 			exit(99);
