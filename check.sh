@@ -1,8 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # Build vdifs twice, plain and with sanitizers, run all tests in both builds, and end with one line
-# "N passed, N failed, N skipped". With CI=true a skipped test is a failed one, and on Debian the
-# package is built from the tarball, installed, and tested as it is installed.
+# "N passed, N failed, N skipped". With CI=true a skipped test is a failed one, ThreadSanitizer has a
+# build and a test, and on Debian the package is built from the tarball, installed, and tested as it
+# is installed.
 set -u
 exec </dev/null
 
@@ -163,6 +164,7 @@ require "$build_needs" "$demo_needs" "$test_needs" || give_up
 [ "${CI-}" != true ] || export FUZZ_SECONDS="${FUZZ_SECONDS:-60}"
 check build --enable-werror
 unset FUZZ_SECONDS
+[ "${CI-}" != true ] || step threads make -C build -j2 check-threads
 [ "${CI-}" != true ] || check_package
 check build-asan --enable-sanitizers --enable-werror
 check_leftovers

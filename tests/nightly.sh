@@ -22,18 +22,9 @@ part() { # part NAME COMMAND...
 	fi
 }
 
-# A build of its own for ThreadSanitizer, which other sanitizers cannot share.
-# shellcheck disable=SC2317 # called by part
-threads() (
-	mkdir -p tsan && cd tsan || exit
-	[ -f Makefile ] || "$top/configure" --enable-sanitizers=thread >configure.log || exit
-	make -j2 vdifs vdimap mix >make.log 2>&1 || { tail -n 30 make.log; exit 1; }
-	VD_BUILDDIR=$PWD bash "$top/tests/mount/threads.sh"
-)
-
 part "all tests in their long form" make -k check
 part "10,000 images against QEMU and the resolver" "${PYTHON3:-python3}" "$top/tests/oracle.py" --count 10000
-part "ThreadSanitizer" threads
+part "ThreadSanitizer" make check-threads
 part "soak" bash "$top/tests/mount/soak.sh" "${SOAK_SECONDS:-600}"
 [ ${#failed[@]} -eq 0 ] && echo "All parts are good." && exit
 printf 'Failed: %s\n' "${failed[@]}"

@@ -3,7 +3,7 @@
 # Eight threads read, seek, ask for attributes, open and close all at once, while the map is made, with
 # the mount taken away or ended in the middle; and the same against the library. Right answers are a
 # test in any build; built with --enable-sanitizers=thread, a race is reported.
-# 4 mounts of each kind; with VD_NIGHTLY=1 forty, or ten where TSan makes them slow.
+# 4 mounts of each kind; with VD_NIGHTLY=1 forty; 2 and 10 where TSan makes them slow.
 # shellcheck source-path=SCRIPTDIR source=lib.sh disable=SC2015,SC2034,SC2086,SC2317
 . "$(dirname "$0")/lib.sh"
 start qemu-img qemu-io python3
@@ -12,9 +12,8 @@ mix=$(dirname "$vdifs")/mix
 # TSan wants addresses where it expects them.
 grep -q __tsan_init "$vdifs" && tsan="setarch -R" || tsan=
 mkdir mnt
-rounds=4
-[ "${VD_NIGHTLY-}" != 1 ] || rounds=40
-[ "$rounds" != 40 ] || [ -z "$tsan" ] || rounds=10
+[ -n "$tsan" ] && rounds=2 many=10 || rounds=4 many=40
+[ "${VD_NIGHTLY-}" != 1 ] || rounds=$many
 
 "$python" "$here/fragmented.py" big.qcow2 $((1 << 40)) 16 512 2
 image base.qcow2 64m "write -q -P 66 0 20m" "write -q -P 67 30m 20m"
