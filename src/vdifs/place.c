@@ -3,13 +3,15 @@
  * mount(2) where we may, fusermount3 where we may not: it is set-user-ID root and does for an
  * ordinary user what he is allowed to have. Its complaints are caught and become part of our line.
  *
- * Which mount is ours is decided by device number and path, in /proc/self/mountinfo: at the same
- * place there may be somebody else's by now. One thread.
+ * Which mount is ours is decided by its device number and type, in /proc/self/mountinfo: at the same
+ * place there may be somebody else's by now, and ours may be at another. One thread.
  */
 #include "config.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <libgen.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,10 +27,16 @@
 
 #include "base/passing.h"
 #include "vdifs/place.h"
+#include "vdifs/probe.h"
 
 /* Requests through the page cache, and past it: as much as an answer can have that is spliced. */
 #define CACHED_REQUEST_KIB 256
 #define DIRECT_REQUEST_KIB 512
+
+/* A dead mount says so at once. */
+#define DEAD_MS 1000
+/* Where our mount has been bound to. */
+#define PLACES_MAX 64
 
 extern char **environ;
 
@@ -37,25 +45,60 @@ unsigned vdifs_request_bytes(const struct vdifs_options *options)
 	return (unsigned)(options->direct ? DIRECT_REQUEST_KIB : CACHED_REQUEST_KIB) << 10;
 }
 
+static const char *escape(char *out, size_t size, const char *path)
+{
+	return vd_escape(out, size, path, strlen(path));
+}
+
+/* The path as a word that can be pasted into a shell. */
+static const char *shell_word(char *out, size_t size, const char *path)
+{
+	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+				    "_-+=.,:@%/";
+
+	if (strlen(path) < size && strspn(path, plain) == strlen(path))
+		return strcpy(out, path);
+	strcpy(out, "$'"); /* in which the escapes of vd_escape() mean the same */
+	escape(out + 2, size - 3, path);
+	return strcat(out, "'");
+}
+
+/* A dead mount at the place or above it. True: *at is where. */
+static bool find_dead(const char *mountpoint, char at[PATH_MAX])
+{
+	struct statfs fs;
+	char above[PATH_MAX];
+
+	/* stat() might be answered from a cache */
+	if (strlen(mountpoint) >= PATH_MAX || statfs(mountpoint, &fs) == 0 || errno != ENOTCONN)
+		return false;
+	strcpy(at, mountpoint);
+	for (;;) {
+		const char *up = dirname(strcpy(above, at));
+
+		if (strcmp(up, at) == 0 || statfs(up, &fs) == 0 || errno != ENOTCONN)
+			return true;
+		strcpy(at, up);
+	}
+}
+
 int vdifs_place_find(struct vdifs_place *place, const char *mountpoint, struct vd_error *err)
 {
-	char shown[512];
-	struct statfs fs;
+	char shown[512], word[512], dead[PATH_MAX];
 	struct stat st;
 
 	*place = (struct vdifs_place){ .device = 0 };
-	vd_escape(shown, sizeof(shown), mountpoint, strlen(mountpoint));
+	escape(shown, sizeof(shown), mountpoint);
 	if (strncmp(mountpoint, "/dev/fd/", 8) == 0)
 		return vd_fail(err, EINVAL,
 			       "%s: vdifs mounts itself and drops what it does not need; leave out "
 			       "the mount option drop_privileges",
 			       shown);
-	/* stat() might be answered from a cache */
-	if (statfs(mountpoint, &fs) < 0 && errno == ENOTCONN)
+	if (find_dead(mountpoint, dead))
 		return vd_fail(err, ENOTCONN,
 			       "%s: a dead mount is in the way (its program has died); remove it "
 			       "with: fusermount3 -u %s",
-			       shown, shown);
+			       shown, shell_word(word, sizeof(word), dead));
 	if (!realpath(mountpoint, place->path) || stat(place->path, &st) < 0)
 		return vd_fail(err, errno, "%s: cannot use the mountpoint: %s", shown,
 			       strerror(errno));
@@ -91,6 +134,35 @@ static void octal_unescape(char *text)
 	*to = '\0';
 }
 
+struct mount {
+	int id;
+	dev_t device;
+	bool is_vdifs;
+	const char *path;
+};
+
+/* Take a line of /proc/self/mountinfo apart, which is changed. False: it makes no sense. */
+static bool mount_parse(char *line, struct mount *out)
+{
+	unsigned major_number, minor_number;
+	char *path, *rest;
+	int at = 0;
+
+	if (sscanf(line, "%d %*d %u:%u %*s %n", &out->id, &major_number, &minor_number, &at) != 3 ||
+	    at == 0)
+		return false;
+	path = line + at;
+	rest = strchr(path, ' '); /* blanks in names are escaped */
+	if (!rest)
+		return false;
+	out->is_vdifs = strstr(rest, " - fuse.vdifs ") != NULL;
+	out->device = makedev(major_number, minor_number);
+	*rest = '\0';
+	octal_unescape(path);
+	out->path = path;
+	return true;
+}
+
 /* The device of the mount that is on top at the place; 0: there is none. Asks no server. */
 static dev_t mounted_device(const char *path)
 {
@@ -98,18 +170,11 @@ static dev_t mounted_device(const char *path)
 	char *line = NULL;
 	size_t room = 0;
 	dev_t device = 0;
+	struct mount mount;
 
 	while (mounts && getline(&line, &room, mounts) > 0) {
-		unsigned major_number, minor_number;
-		char *at = malloc(room);
-
-		if (at &&
-		    sscanf(line, "%*d %*d %u:%u %*s %s", &major_number, &minor_number, at) == 3) {
-			octal_unescape(at);
-			if (strcmp(at, path) == 0)
-				device = makedev(major_number, minor_number);
-		}
-		free(at);
+		if (mount_parse(line, &mount) && strcmp(mount.path, path) == 0)
+			device = mount.device;
 	}
 	free(line);
 	if (mounts)
@@ -117,9 +182,58 @@ static dev_t mounted_device(const char *path)
 	return device;
 }
 
+/*
+ * Where our mount is now: a directory above it may have another name, and others may have bound it
+ * to a second place, which comes after the first. Its id, and the path; 0: nowhere.
+ */
+static int mount_find(const struct vdifs_place *place, char path[PATH_MAX])
+{
+	FILE *mounts = fopen("/proc/self/mountinfo", "re");
+	char *line = NULL;
+	size_t room = 0;
+	int id = 0;
+	bool at_home = false;
+	struct mount mount;
+
+	while (mounts && getline(&line, &room, mounts) > 0) {
+		if (!mount_parse(line, &mount) || mount.device != place->device || !mount.is_vdifs)
+			continue;
+		if (at_home && strcmp(mount.path, place->path) != 0)
+			continue;
+		at_home = strcmp(mount.path, place->path) == 0;
+		snprintf(path, PATH_MAX, "%s", mount.path);
+		id = mount.id;
+	}
+	free(line);
+	if (mounts)
+		fclose(mounts);
+	return id;
+}
+
+/* A descriptor of the mount with this id, if that is what the path leads to. Asks no server. */
+static int mount_reach(const char *path, int id)
+{
+	int fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC), found = 0;
+	char line[64];
+	FILE *info;
+
+	if (fd < 0)
+		return -1;
+	snprintf(line, sizeof(line), "/proc/self/fdinfo/%d", fd);
+	info = fopen(line, "re");
+	while (info && fgets(line, sizeof(line), info) && sscanf(line, "mnt_id: %d", &found) != 1)
+		;
+	if (info)
+		fclose(info);
+	if (found == id)
+		return fd;
+	close(fd);
+	return -1;
+}
+
 /* --- mounting -------------------------------------------------------------------------------- */
 
-/* Read what was caught, as one line, into text. */
+/* Read what was caught, as one line, into text. It may have names in it. */
 static void caught_line(int fd, char *text, size_t size)
 {
 	ssize_t got = lseek(fd, 0, SEEK_SET) == 0 ? read(fd, text, size - 1) : 0;
@@ -131,6 +245,8 @@ static void caught_line(int fd, char *text, size_t size)
 	for (char *p = text; *p; p++) {
 		if (*p == '\n')
 			*p = ';';
+		else if ((unsigned char)*p < ' ' || *p == 0x7f)
+			*p = '?';
 	}
 }
 
@@ -144,7 +260,7 @@ static int fusermount(char *const *arguments, int to, char *said, size_t size)
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attributes;
 	char number[16];
-	sigset_t none;
+	sigset_t none, usual;
 	int status = 0, r;
 	pid_t pid;
 
@@ -155,9 +271,12 @@ static int fusermount(char *const *arguments, int to, char *said, size_t size)
 		fcntl(to, F_SETFD, 0);
 	}
 	sigemptyset(&none);
-	posix_spawnattr_init(&attributes); /* the supervisor blocks signals; others should not */
+	sigemptyset(&usual);
+	sigaddset(&usual, SIGPIPE);
+	posix_spawnattr_init(&attributes); /* what the supervisor does with signals is its own */
 	posix_spawnattr_setsigmask(&attributes, &none);
-	posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
+	posix_spawnattr_setsigdefault(&attributes, &usual);
+	posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
 	posix_spawn_file_actions_init(&actions);
 	if (caught >= 0)
 		posix_spawn_file_actions_adddup2(&actions, caught, STDERR_FILENO);
@@ -206,7 +325,7 @@ static void kernel_options(const struct vdifs_options *options, char *out, size_
 static int mount_by_helper(const struct vdifs_place *place, const struct vdifs_options *options,
 			   const char *source, int to, struct vd_error *err)
 {
-	char list[3 * PATH_MAX], kernel[128], said[1024], path[PATH_MAX];
+	char list[3 * PATH_MAX], kernel[128], said[1024], path[PATH_MAX], shown[512];
 	char *const arguments[] = { "fusermount3", "-o", list, "--", path, NULL };
 	int r;
 
@@ -216,20 +335,20 @@ static int mount_by_helper(const struct vdifs_place *place, const struct vdifs_o
 	put_escaped(list, sizeof(list), source);
 	memcpy(path, place->path, sizeof(path));
 	r = fusermount(arguments, to, said, sizeof(said));
+	escape(shown, sizeof(shown), place->path);
 	if (r == -ENOENT)
 		return vd_fail(err, ENOENT,
 			       "%s: cannot mount: the program fusermount3 is missing; install the "
 			       "package fuse3",
-			       place->path);
+			       shown);
 	if (r < 0 && prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1 && geteuid() != 0)
 		return vd_fail(err, EPERM,
 			       "%s: cannot mount: the flag no_new_privs keeps fusermount3 from "
 			       "getting the rights it needs; mount as root or in a user namespace "
 			       "(unshare -Urm)",
-			       place->path);
+			       shown);
 	if (r < 0)
-		return vd_fail(err, -r, "%s: cannot mount: %s", place->path,
-			       *said ? said : strerror(-r));
+		return vd_fail(err, -r, "%s: cannot mount: %s", shown, *said ? said : strerror(-r));
 	return 0;
 }
 
@@ -241,7 +360,7 @@ static int mount_directly(const struct vdifs_place *place, const struct vdifs_op
 			  const char *source, int to, struct vd_error *err)
 {
 	unsigned long flags = MS_RDONLY | MS_NOSUID | MS_NODEV;
-	char kernel[128], data[256];
+	char kernel[128], data[256], shown[512];
 	int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
 	int r;
 
@@ -256,26 +375,43 @@ static int mount_directly(const struct vdifs_place *place, const struct vdifs_op
 	if (r == 0 && mount(source, place->path, "fuse.vdifs", flags, data) < 0)
 		r = -errno;
 	close(fd);
+	escape(shown, sizeof(shown), place->path);
 	if (r == -EPERM)
 		return vd_fail(err, EPERM,
 			       "%s: cannot mount: %s; it takes CAP_SYS_ADMIN and a mount namespace "
 			       "of one's own (in a container: --cap-add SYS_ADMIN; elsewhere: "
 			       "unshare -Urm)",
-			       place->path, strerror(-r));
+			       shown, strerror(-r));
 	if (r == -ENODEV)
 		return vd_fail(err, ENODEV,
 			       "%s: cannot mount: the kernel has no FUSE; load the module with: "
 			       "modprobe fuse",
-			       place->path);
+			       shown);
 	if (r < 0)
-		return vd_fail(err, -r, "%s: cannot mount: %s", place->path, strerror(-r));
+		return vd_fail(err, -r, "%s: cannot mount: %s", shown, strerror(-r));
 	return 0;
+}
+
+/* By fusermount3, as an ordinary user. */
+static int unmount_by_helper(const char *at, struct vd_error *err)
+{
+	char path[PATH_MAX], said[1024], shown[1024], word[1024];
+	char *const arguments[] = { "fusermount3", "-u", "-z", "--", path, NULL };
+	int r;
+
+	snprintf(path, sizeof(path), "%s", at);
+	r = fusermount(arguments, -1, said, sizeof(said));
+	if (r == 0)
+		return 0;
+	return vd_fail(err, -r, "%s: cannot unmount: %s; do it with: fusermount3 -u %s",
+		       escape(shown, sizeof(shown), at), *said ? said : strerror(-r),
+		       shell_word(word, sizeof(word), at));
 }
 
 int vdifs_place_mount(struct vdifs_place *place, const struct vdifs_options *options,
 		      const char *source, int to, struct vd_error *err)
 {
-	struct vd_error ignored = { "" };
+	char shown[1024];
 	dev_t before = mounted_device(place->path), after;
 	int r = geteuid() == 0 ? mount_directly(place, options, source, to, err)
 			       : mount_by_helper(place, options, source, to, err);
@@ -283,20 +419,25 @@ int vdifs_place_mount(struct vdifs_place *place, const struct vdifs_options *opt
 	after = mounted_device(place->path);
 	if (after != before)
 		place->device = after;
-	/* fusermount3 mounts first; if the server is dead by then it fails and leaves the mount. */
-	if (r < 0)
-		vdifs_place_unmount(place, true, &ignored);
-	return r;
+	if (r < 0 || place->device)
+		return r;
+	/* Later we could not tell it from somebody else's. */
+	if (umount2(place->path, MNT_DETACH | UMOUNT_NOFOLLOW) < 0)
+		unmount_by_helper(place->path, err);
+	return vd_fail(
+		err, EIO,
+		"%s: the mount is not in /proc/self/mountinfo; is /proc mounted, and has the "
+		"place just got another name?",
+		escape(shown, sizeof(shown), place->path));
 }
 
-/* The kernel's default is 128 KiB, and only root may raise it. Failing is fine. */
-static void raise_read_ahead(dev_t device)
+void vdifs_place_raise_read_ahead(const struct vdifs_place *place)
 {
 	char path[96];
 	FILE *file;
 
-	snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb", major(device),
-		 minor(device));
+	snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb", major(place->device),
+		 minor(place->device));
 	file = fopen(path, "we");
 	if (!file)
 		return;
@@ -304,39 +445,50 @@ static void raise_read_ahead(dev_t device)
 	fclose(file);
 }
 
-int vdifs_place_answers(const struct vdifs_place *place, struct vd_error *err)
-{
-	struct statfs fs;
+/* --- unmounting ------------------------------------------------------------------------------ */
 
-	if (statfs(place->path, &fs) < 0)
-		return vd_fail(err, errno, "%s: the mount does not answer: %s", place->path,
-			       strerror(errno));
-	raise_read_ahead(place->device);
-	return 0;
+/* Is the server of the mount gone? If it lives, the mount is another's: numbers are used again. */
+static bool is_dead(const char *path)
+{
+	struct vdifs_probe probe = VDIFS_PROBE_NONE;
+	int r = vdifs_probe_start(&probe, path);
+
+	if (r == 0)
+		r = vdifs_probe_finish(&probe, DEAD_MS);
+	return r == -ENOTCONN || r == -ECONNABORTED; /* the latter: it is just dying */
 }
 
-/* --- unmounting ------------------------------------------------------------------------------ */
+/*
+ * Through a descriptor of the mount: between a look at a path and its use it may come to lead to
+ * somebody else's.
+ */
+static int unmount_at(const char *path, int id, struct vd_error *err)
+{
+	char link[32], shown[1024], word[1024];
+	int fd = mount_reach(path, id), r;
+
+	if (fd < 0)
+		return vd_fail(err, EBUSY,
+			       "%s: cannot unmount: another mount lies over it; when that is gone: "
+			       "fusermount3 -u %s",
+			       escape(shown, sizeof(shown), path),
+			       shell_word(word, sizeof(word), path));
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	r = umount2(link, MNT_DETACH);
+	close(fd);
+	return r == 0 ? 0 : unmount_by_helper(path, err);
+}
 
 int vdifs_place_unmount(const struct vdifs_place *place, bool dead, struct vd_error *err)
 {
-	char path[PATH_MAX], said[1024];
-	char *const arguments[] = { "fusermount3", "-u", "-z", "--", path, NULL };
-	struct statfs fs;
-	int r;
+	char path[PATH_MAX];
+	int id, r = 0;
 
-	if (!place->device || mounted_device(place->path) != place->device)
-		return 0;
-	/* Device numbers are used again: a living mount here would be somebody else's. */
-	if (dead &&
-	    (statfs(place->path, &fs) == 0 ||
-	     (errno != ENOTCONN && errno != ECONNABORTED))) /* the latter: it is just dying */
-		return 0;
-	if (umount2(place->path, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
-		return 0;
-	memcpy(path, place->path, sizeof(path));
-	r = fusermount(arguments, -1, said, sizeof(said));
-	if (r < 0)
-		return vd_fail(err, -r, "%s: cannot unmount: %s; do it with: fusermount3 -u %s",
-			       place->path, *said ? said : strerror(-r), place->path);
-	return 0;
+	for (unsigned i = 0; i < PLACES_MAX && place->device && r == 0; i++) {
+		id = mount_find(place, path);
+		if (id == 0 || (dead && !is_dead(path)))
+			break;
+		r = unmount_at(path, id, err);
+	}
+	return r;
 }

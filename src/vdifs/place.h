@@ -13,7 +13,7 @@
 #include "vdifs/options.h"
 
 struct vdifs_place {
-	char path[PATH_MAX]; /* real path */
+	char path[PATH_MAX]; /* real path, when the place was found */
 	bool is_directory; /* or a regular file */
 	dev_t device; /* of the mount; 0: not mounted by us yet */
 };
@@ -24,21 +24,19 @@ int vdifs_place_find(struct vdifs_place *place, const char *mountpoint, struct v
 /*
  * Mount. The descriptor of the mount is sent through the socket `to`, a byte with it, whose other
  * end has its reader already: should this process be killed meanwhile, the mount has a server.
- * source: what mount(8) shows. 0 or -errno with a message; nothing is mounted then.
+ * source: what mount(8) shows. 0 or -errno with a message; then, too, something may be mounted, and
+ * vdifs_place_unmount() is to be called when the other end is gone.
  */
 int vdifs_place_mount(struct vdifs_place *place, const struct vdifs_options *options,
 		      const char *source, int to, struct vd_error *err);
 
-/*
- * Wait for the first answer of the mount, and raise its read-ahead where we may. 0 or -errno with a
- * message.
- */
-int vdifs_place_answers(const struct vdifs_place *place, struct vd_error *err);
+/* The kernel's read-ahead for the mount, where we may: its default is 128 KiB. Failing is fine. */
+void vdifs_place_raise_read_ahead(const struct vdifs_place *place);
 
 /*
- * Take our mount off the place, at once for newcomers and with the last close for holders. dead:
- * only if its server is gone. Somebody else's mount, or none, is left alone. 0 or -errno with a
- * message.
+ * Take our mount away wherever it is by now, at once for newcomers and with the last close for
+ * holders. dead: only if its server is gone. Somebody else's mount, or none, is left alone. 0 or
+ * -errno with a message.
  */
 int vdifs_place_unmount(const struct vdifs_place *place, bool dead, struct vd_error *err);
 

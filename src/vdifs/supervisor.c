@@ -32,10 +32,11 @@
 #include "disk/broker.h"
 #include "source/address.h"
 #include "vdifs/place.h"
+#include "vdifs/probe.h"
 #include "vdifs/serve.h"
 #include "vdifs/supervisor.h"
 
-/* From a signal until the server is killed, and then until we go without it. */
+/* From a signal until the server is killed, and from there until we go without it. */
 #define GRACE_MS 3000
 #define KILLED_MS 1000
 
@@ -43,6 +44,7 @@ struct supervisor {
 	const struct vdifs_options *options;
 	int ready_fd;
 	char image[PATH_MAX]; /* real path, or the address of a server */
+	char image_shown[1024]; /* the same, for messages */
 	char image_name[PATH_MAX]; /* what the disk is named after; may be empty */
 	struct vdifs_place place;
 	struct vd_broker *broker;
@@ -52,7 +54,8 @@ struct supervisor {
 	int far_socket; /* the server's end, until it has been forked */
 	int signals;
 	int null;
-	bool mounted, stopping, killed;
+	struct vdifs_probe probe; /* the first answer of the mount is waited for */
+	bool mounted, answered, stopping;
 	int64_t deadline; /* while stopping: ms of the monotonic clock */
 };
 
@@ -165,12 +168,15 @@ static int find_image(struct supervisor *supervisor, struct vd_error *err)
 		if (r < 0)
 			return r;
 		strcpy(supervisor->image, given);
+		strcpy(supervisor->image_shown, shown);
 		snprintf(supervisor->image_name, sizeof(supervisor->image_name), "%s",
 			 vd_address_file_name(&address));
 		return 0;
 	}
 	if (!realpath(given, supervisor->image))
 		return vd_fail(err, errno, "%s: cannot open the image: %s", shown, strerror(errno));
+	vd_escape(supervisor->image_shown, sizeof(supervisor->image_shown), supervisor->image,
+		  strlen(supervisor->image));
 	strcpy(supervisor->image_name, strrchr(supervisor->image, '/') + 1);
 	return 0;
 }
@@ -205,13 +211,29 @@ static void leave_terminal(struct supervisor *supervisor)
 	supervisor->null = -1;
 }
 
-/* The kernel's first request is being answered. */
+/*
+ * The server says that the kernel's first request is being answered. Whether it is we learn in another
+ * process: the server may have been taken over, or stopped.
+ */
 static int on_answered(struct supervisor *supervisor, struct vd_error *err)
 {
-	int r = vdifs_place_answers(&supervisor->place, err);
+	int r = vdifs_probe_start(&supervisor->probe, supervisor->place.path);
 
+	supervisor->answered = true;
+	return r < 0 ? vd_fail(err, -r, "cannot start a process: %s", strerror(-r)) : 0;
+}
+
+/* The mount has answered, or the process that asked has ended. */
+static int on_probe(struct supervisor *supervisor, struct vd_error *err)
+{
+	int r = vdifs_probe_finish(&supervisor->probe, 0);
+
+	if (supervisor->stopping)
+		return 0;
 	if (r < 0)
-		return r;
+		return vd_fail(err, -r, "%s: the mount does not answer: %s",
+			       supervisor->image_shown, strerror(-r));
+	vdifs_place_raise_read_ahead(&supervisor->place);
 	notify_systemd("READY=1");
 	if (supervisor->ready_fd < 0)
 		return 0;
@@ -269,7 +291,7 @@ static int on_byte(struct supervisor *supervisor, struct vd_error *err)
 		return 0;
 	if (what == VDIFS_OPENED && !supervisor->mounted && supervisor->broker)
 		return on_opened(supervisor, err);
-	if (what == VDIFS_ANSWERED && supervisor->mounted)
+	if (what == VDIFS_ANSWERED && supervisor->mounted && !supervisor->answered)
 		return on_answered(supervisor, err);
 	return vd_fail(err, EPROTO, "the serving process says what makes no sense");
 }
@@ -287,15 +309,16 @@ static int on_question(struct supervisor *supervisor)
 static void stop(struct supervisor *supervisor)
 {
 	struct vd_error err = { "" };
+	int r;
 
 	notify_systemd("STOPPING=1");
-	if (vdifs_place_unmount(&supervisor->place, false, &err) < 0)
-		vd_log(LOG_ERR, "%s", err.text);
+	r = vdifs_place_unmount(&supervisor->place, false, &err);
 	kill(supervisor->server, SIGTERM);
-	if (supervisor->stopping)
-		return;
+	if (!supervisor->stopping)
+		supervisor->deadline = now_ms() + GRACE_MS;
 	supervisor->stopping = true;
-	supervisor->deadline = now_ms() + GRACE_MS;
+	if (r < 0)
+		vd_log(LOG_ERR, "%s", err.text);
 }
 
 static void on_signal(struct supervisor *supervisor)
@@ -306,37 +329,32 @@ static void on_signal(struct supervisor *supervisor)
 		stop(supervisor);
 }
 
-/* The server has had its time. 1: go without it. */
-static int on_deadline(struct supervisor *supervisor, struct vd_error *err)
+/* The server has had its time. It is killed first: a line for the log may have to wait. */
+static void on_deadline(const struct supervisor *supervisor)
 {
-	if (supervisor->killed)
-		return vd_fail(err, EIO,
-			       "%s: the serving process hangs, and will end when the storage of "
-			       "the image answers",
-			       supervisor->image);
-	vd_log(LOG_WARNING, "%s: the serving process does not end and is killed",
-	       supervisor->image);
 	kill(supervisor->server, SIGKILL);
-	supervisor->killed = true;
-	supervisor->deadline = now_ms() + KILLED_MS;
-	return 0;
+	vd_log(LOG_WARNING, "%s: the serving process does not end and is killed",
+	       supervisor->image_shown);
 }
 
-/* Wait for the next thing and handle it. 1: the server is gone. */
+/* Wait for the next thing and handle it. 1: the server is gone, or must be. */
 static int turn(struct supervisor *supervisor, struct vd_error *err)
 {
-	enum { SIGNALS, SOCKET, QUESTIONS };
+	enum { SIGNALS, SOCKET, QUESTIONS, PROBE, FDS };
 	struct pollfd fds[] = {
 		[SIGNALS] = { .fd = supervisor->signals, .events = POLLIN },
 		[SOCKET] = { .fd = supervisor->socket, .events = POLLIN },
 		[QUESTIONS] = { .fd = supervisor->questions, .events = POLLIN },
+		[PROBE] = { .fd = supervisor->probe.fd, .events = POLLIN },
 	};
 	int64_t left = supervisor->stopping ? supervisor->deadline - now_ms() : -1;
 	int r;
 
-	if (supervisor->stopping && left <= 0)
-		return on_deadline(supervisor, err);
-	r = poll(fds, 3, (int)left);
+	if (supervisor->stopping && left <= 0) {
+		on_deadline(supervisor);
+		return 1;
+	}
+	r = poll(fds, FDS, (int)left);
 	if (r < 0)
 		return errno == EINTR ? 0 : vd_fail(err, errno, "poll: %s", strerror(errno));
 	if (fds[SIGNALS].revents) {
@@ -348,32 +366,57 @@ static int turn(struct supervisor *supervisor, struct vd_error *err)
 		return vd_fail(err, EPROTO, "the serving process asks what makes no sense");
 	if (fds[QUESTIONS].revents)
 		return 0;
+	if (fds[PROBE].revents)
+		return on_probe(supervisor, err);
 	return fds[SOCKET].revents ? on_byte(supervisor, err) : 0;
 }
 
 /* --- the end --------------------------------------------------------------------------------- */
 
+/*
+ * Have the server gone, whatever it was about to do: one that only closed its socket lives on. To
+ * one that is ending already the signal means nothing. False: it hangs.
+ */
+static bool reap(const struct supervisor *supervisor, int *status)
+{
+	int64_t until = now_ms() + KILLED_MS;
+	pid_t pid;
+
+	kill(supervisor->server, SIGKILL);
+	do {
+		pid = waitpid(supervisor->server, status, WNOHANG);
+		if (pid == 0)
+			poll(NULL, 0, 1);
+	} while ((pid == 0 && now_ms() < until) || (pid < 0 && errno == EINTR));
+	return pid != 0;
+}
+
 /* The server is gone, or must go because of an error here. Clean up; an exit status. */
 static int end(struct supervisor *supervisor, bool failed)
 {
 	struct vd_error err = { "" };
-	int status = 0;
+	int status = 0, r;
 	bool good;
 
-	if (failed && supervisor->server > 0)
-		kill(supervisor->server, SIGKILL);
-	if (supervisor->server > 0 && !(failed && supervisor->killed))
-		while (waitpid(supervisor->server, &status, 0) < 0 && errno == EINTR)
-			;
+	if (supervisor->server > 0 && !reap(supervisor, &status)) {
+		vd_log(LOG_ERR,
+		       "%s: the serving process hangs, and will end when the storage of the image "
+		       "answers",
+		       supervisor->image_shown);
+		failed = true;
+	}
 	good = WIFEXITED(status) &&
 	       (WEXITSTATUS(status) == VDIFS_UNMOUNTED || WEXITSTATUS(status) == VDIFS_SIGNALLED);
-	if (supervisor->mounted && (failed || status != VDIFS_UNMOUNTED) &&
-	    vdifs_place_unmount(&supervisor->place, true, &err) < 0)
+	/* Whatever the server's status says: it may lie, and the connection may have been aborted. */
+	r = vdifs_place_unmount(&supervisor->place, true, &err);
+	if (r < 0)
 		vd_log(LOG_ERR, "%s", err.text);
+	if (supervisor->probe.pid > 0)
+		vdifs_probe_finish(&supervisor->probe, 0);
 	if (WIFSIGNALED(status) && !failed && !supervisor->stopping)
 		vd_log(LOG_ERR, "%s: the serving process was ended by signal %d%s",
-		       supervisor->image, WTERMSIG(status),
-		       supervisor->mounted ? "; the mount has been removed" : "");
+		       supervisor->image_shown, WTERMSIG(status),
+		       supervisor->mounted && r == 0 ? "; the mount has been removed" : "");
 	if (failed)
 		return EXIT_FAILURE;
 	return good || supervisor->stopping ? EXIT_SUCCESS : EXIT_FAILURE;
@@ -399,6 +442,7 @@ int vdifs_supervise(const struct vdifs_options *options, int ready_fd)
 		.socket = -1,
 		.signals = -1,
 		.null = -1,
+		.probe = VDIFS_PROBE_NONE,
 	};
 	struct vd_error err = { "" };
 	int r = begin(&supervisor, &err), status;

@@ -1,0 +1,134 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# Whatever becomes of the server, of the connection or of the place: no dead mount is left and no process,
+# and signals are heard. A server that somebody has taken over is played by vdifs_liar (tests/tools/liar.c).
+# shellcheck source-path=SCRIPTDIR source=lib.sh disable=SC2015,SC2086,SC2317
+. "$(dirname "$0")/lib.sh"
+start root qemu-img qemu-io python3
+liar=$tools/vdifs_liar
+[ -x "$liar" ] || { echo "Bail out! $liar is not built"; exit 99; }
+mkdir mnt
+image disk.qcow2 1m "write -q -P 65 64k 64k"
+qemu-img convert -O raw disk.qcow2 wanted
+
+# over WHAT [MOUNTPOINT]: of the mount nothing is left
+over() {
+	claim "$1: the processes end$in" wait_for 10 no_daemon
+	if mounted "${2-mnt}"; then not_ok "$1: nothing is mounted$in"; else ok "$1: nothing is mounted$in"; fi
+}
+
+# --- the connection is aborted -------------------------------------------------------------------
+
+aborted() {
+	mount_image '' disk.qcow2 mnt || return
+	exec 8<mnt/disk.raw
+	umount -f mnt 2>/dev/null # which aborts the connection, and then finds the disk in use
+	over "umount -f while the disk is open"
+	exec 8<&-
+
+	mkdir -p control
+	mounted control || mount -t fusectl none control 2>/dev/null ||
+		{ skip "an aborted connection$in" "there is no fusectl here"; return; }
+	mount_image '' disk.qcow2 mnt || return
+	exec 8<mnt/disk.raw
+	echo 1 >"control/$(device_of mnt)/abort"
+	over "an aborted connection while the disk is open"
+	exec 8<&-
+}
+
+device_of() { # device_of MOUNTPOINT: the minor number
+	sed -n "s|^[0-9]* [0-9]* 0:\([0-9]*\) / $PWD/$1 .*|\1|p" /proc/self/mountinfo
+}
+
+# --- the place has another name, or more than one ------------------------------------------------
+
+moved() {
+	local how
+	for how in TERM KILL; do
+		mkdir -p above/mnt
+		mount_image '' disk.qcow2 above/mnt || return
+		mv above below
+		[ $how = TERM ] && kill -TERM "$(supervisors)" || kill -KILL "$(servers)"
+		over "SIG$how after a directory above the mountpoint was renamed" below/mnt
+		rm -r below
+	done
+	mkdir -p second
+	mount_image '' disk.qcow2 mnt && mount --bind mnt second || return
+	kill -KILL "$(servers)"
+	over "a mount that is bound to a second place"
+	if mounted second; then not_ok "nor at the second one$in"; else ok "nor at the second one$in"; fi
+}
+
+# What lies over our mount is not ours.
+covered() {
+	mkdir -p lid
+	begin "$vdifs" $mode -f disk.qcow2 mnt </dev/null 2>log
+	wait_for 20 cmp -s mnt/disk.raw wanted
+	mount -t tmpfs none mnt
+	kill -TERM "$pid"
+	end_of "$pid"
+	is "what lies over the mount stays$in" "$(stat -f -c %T mnt)" tmpfs
+	like "and the supervisor says that it could not unmount$in" "$(head -n 1 log)" \
+		"vdifs: .*/mnt: cannot unmount: another mount lies over it; .*fusermount3 -u .*/mnt"
+	umount mnt
+	claim "as it says it is unmounted then$in" fusermount3 -u mnt
+}
+
+# --- a server that does not do its work ----------------------------------------------------------
+
+# The moment of the stop is a matter of luck; whatever it is, the signal is heard.
+stopped() {
+	local n=0 slow='' server began
+	while [ "$n" -lt 8 ]; do
+		begin "$vdifs" $mode -f disk.qcow2 mnt </dev/null 2>log
+		wait_for 5 has_server
+		sleep "0.0$((n * 3 / 2))"
+		server=$(servers)
+		kill -STOP $server 2>/dev/null
+		sleep 0.1
+		began=$SECONDS
+		kill -TERM "$pid"
+		end_of "$pid"
+		[ $((SECONDS - began)) -le 6 ] && [ "$ended_with" -ne 137 ] && ! mounted mnt && wait_for 5 no_daemon ||
+			slow+=" $n: $((SECONDS - began)) s, status $ended_with, $(daemons)"
+		n=$((n + 1))
+	done
+	is "SIGTERM ends a mount whose server is stopped, at eight moments$in" "$slow" ''
+}
+
+has_server() { [ -n "$(servers)" ]; }
+
+lies() {
+	local vdifs=$liar lie
+	for lie in 'close early' close leave 'answer twice'; do
+		VD_LIE=$lie refuse_quietly "a server whose lie is '$lie'$in" "$vdifs" $mode disk.qcow2 mnt
+		over "and after that"
+	done
+	for lie in answer silence; do
+		VD_LIE=$lie begin "$vdifs" $mode -f disk.qcow2 mnt </dev/null 2>log
+		wait_for 20 mounted mnt
+		sleep 0.2
+		kill -TERM "$pid"
+		end_of "$pid"
+		is "SIGTERM ends a mount whose server's lie is '$lie'$in" "$ended_with" 0
+		over "and then"
+	done
+}
+
+refuse_quietly() { # refuse_quietly CLAIM COMMAND...: exit status 1, in time
+	local text=$1 status=0
+	shift
+	timeout -k 5 20 "$@" >said 2>&1 </dev/null || status=$?
+	is "$text: the command fails, in time" "$status" 1
+}
+
+all() {
+	aborted
+	moved
+	covered
+	stopped
+	lies
+}
+
+each_mode all
+finish
