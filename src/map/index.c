@@ -359,6 +359,18 @@ int vd_index_wait(struct vd_index *index, const struct vd_interrupt *interrupt)
 	return r;
 }
 
+int vd_index_poll(struct vd_index *index)
+{
+	int r;
+
+	if (index_is_complete(index))
+		return 0;
+	pthread_mutex_lock(&index->lock);
+	r = index->has_ended ? index->error : -EAGAIN;
+	pthread_mutex_unlock(&index->lock);
+	return r;
+}
+
 void vd_index_iter_init(struct vd_index_iter *iter, struct vd_index *index, uint64_t virt)
 {
 	iter->index = index;

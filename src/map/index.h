@@ -78,6 +78,9 @@ bool vd_index_has_ended(struct vd_index *index);
  */
 int vd_index_wait(struct vd_index *index, const struct vd_interrupt *interrupt);
 
+/* The same without waiting: -EAGAIN while the walk is under way, or has not been started. */
+int vd_index_poll(struct vd_index *index);
+
 /*
  * Find the next data (or hole) at or after virt (< size of the disk). 0; -ENXIO: there is none
  * before the end of the disk; -EINTR; -ENOMEM.

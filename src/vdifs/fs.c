@@ -3,8 +3,8 @@
  * The FUSE operations: fetch, ask the node (node.h), translate the error, reply exactly once.
  *
  * Threads: libfuse calls these from its workers, several at a time. All is const after
- * vdifs_fs_new() but what locks itself and what each thread keeps for itself. A request that waits
- * for the whole map looks, while it waits, whether its caller has been interrupted.
+ * vdifs_fs_new() but what locks itself and what each thread keeps for itself. What may have to wait
+ * for the whole map, the answers called answer_*(), goes through waiting.h.
  *
  * A read is answered in full or with an error: the kernel takes a short answer for the end of the
  * file and cuts it there without telling anybody.
@@ -21,6 +21,7 @@
 #include "base/bytes.h"
 #include "map/json.h"
 #include "vdifs/fs.h"
+#include "vdifs/waiting.h"
 
 #define BLOCK_BYTES (1 << 20) /* st_blksize: cp sizes its buffer by it */
 #define FOREVER_SECONDS 86400.0 /* nothing changes while it is mounted */
@@ -29,6 +30,7 @@ struct vdifs_fs {
 	struct vdifs_tree tree; /* inode number - FUSE_ROOT_ID is the place */
 	struct vdifs_fs_options options;
 	pthread_key_t workers; /* struct vdifs_worker of each thread */
+	struct vdifs_waiting *waiting;
 	bool can_splice; /* the kernel takes answers out of a pipe; set before any read */
 	pthread_mutex_t lock; /* for files */
 	LIST_HEAD(, open_file) files;
@@ -65,11 +67,17 @@ static struct vd_interrupt interrupt_of(fuse_req_t req)
 	return (struct vd_interrupt){ .interrupted = request_is_interrupted, .context = req };
 }
 
+/* Has an answer to wait? */
+static bool is_too_early(int r, const struct vd_interrupt *interrupt)
+{
+	return r == -EAGAIN && !interrupt;
+}
+
 /* --- attributes ------------------------------------------------------------------------------ */
 
 /*
- * Fill st. Where the size is known only when the map is complete it waits; without an interrupt it
- * gives one that does not last. 0 or -errno.
+ * Fill st in any case. Where the size is known only when the map is complete it waits; without an
+ * interrupt it is one that does not last, and -EAGAIN. 0 or -errno.
  */
 static int node_stat(fuse_req_t req, fuse_ino_t ino, const struct vd_interrupt *interrupt,
 		     struct stat *st, double *timeout)
@@ -102,18 +110,27 @@ static int node_stat(fuse_req_t req, fuse_ino_t ino, const struct vd_interrupt *
 	return r;
 }
 
-static void fs_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+static bool answer_getattr(struct vdifs_request *request, const struct vd_interrupt *interrupt)
 {
-	struct vd_interrupt interrupt = interrupt_of(req);
 	struct stat st;
 	double timeout;
-	int r = node_stat(req, ino, &interrupt, &st, &timeout);
+	int r = node_stat(request->req, request->ino, interrupt, &st, &timeout);
+
+	if (is_too_early(r, interrupt))
+		return false;
+	if (r < 0)
+		fuse_reply_err(request->req, -r);
+	else
+		fuse_reply_attr(request->req, &st, timeout);
+	return true;
+}
+
+static void fs_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct vdifs_request request = { .req = req, .answer = answer_getattr, .ino = ino };
 
 	(void)fi;
-	if (r < 0)
-		fuse_reply_err(req, -r);
-	else
-		fuse_reply_attr(req, &st, timeout);
+	vdifs_waiting_answer(fs_of(req)->waiting, &request);
 }
 
 /*
@@ -125,16 +142,12 @@ static void fs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct fuse_entry_param entry = { .entry_timeout = FOREVER_SECONDS };
 	int place = vdifs_tree_find(&fs_of(req)->tree, (unsigned)(parent - FUSE_ROOT_ID), name);
-	int r = 0;
 
 	if (place >= 0) { /* if not, 0 is an answer, too: the kernel keeps it */
 		entry.ino = (fuse_ino_t)place + FUSE_ROOT_ID;
-		r = node_stat(req, entry.ino, NULL, &entry.attr, &entry.attr_timeout);
+		node_stat(req, entry.ino, NULL, &entry.attr, &entry.attr_timeout);
 	}
-	if (r < 0)
-		fuse_reply_err(req, -r);
-	else
-		fuse_reply_entry(req, &entry);
+	fuse_reply_entry(req, &entry);
 }
 
 /* The entry of a directory at `offset`: 0 and 1 are "." and "..", then come all nodes. */
@@ -204,25 +217,53 @@ static void reply_xattr(fuse_req_t req, const char *value, size_t length, size_t
 		fuse_reply_buf(req, value, length);
 }
 
+static bool answer_intervals(struct vdifs_request *request, const struct vd_interrupt *interrupt)
+{
+	const struct vdifs_node *node = node_of(fs_of(request->req), request->ino);
+	const char *value;
+	size_t length;
+	int r = vdifs_shown_attribute(node->shown, &value, &length, interrupt);
+
+	if (is_too_early(r, interrupt))
+		return false;
+	if (r < 0)
+		fuse_reply_err(request->req, -r);
+	else
+		reply_xattr(request->req, value, length, request->size);
+	return true;
+}
+
+static void reply_info(fuse_req_t req, const struct vdifs_node *node, size_t size)
+{
+	char *info;
+	size_t length;
+	int r = vd_json_info(node->shown->index, fs_of(req)->options.layers, &info, &length);
+
+	if (r < 0) {
+		fuse_reply_err(req, -r);
+		return;
+	}
+	reply_xattr(req, info, length, size);
+	free(info);
+}
+
 static void fs_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
 	const struct vdifs_fs *fs = fs_of(req);
 	const struct vdifs_node *node = node_of(fs, ino);
-	struct vd_interrupt interrupt = interrupt_of(req);
-	const char *value = NULL;
-	char *info = NULL;
-	size_t length;
-	int r = -ENODATA; /* never ENOSYS: the kernel would not ask again */
+	struct vdifs_request request = {
+		.req = req,
+		.answer = answer_intervals,
+		.ino = ino,
+		.size = size,
+	};
 
 	if (node->kind->has_attributes && strcmp(name, "user.intervals") == 0)
-		r = vdifs_shown_attribute(node->shown, &value, &length, &interrupt);
+		vdifs_waiting_answer(fs->waiting, &request);
 	else if (node->kind->has_attributes && strcmp(name, "user.vdifs.info") == 0)
-		r = vd_json_info(node->shown->index, fs->options.layers, &info, &length);
-	if (r < 0)
-		fuse_reply_err(req, -r);
-	else
-		reply_xattr(req, info ? info : value, length, size);
-	free(info);
+		reply_info(req, node, size);
+	else /* never ENOSYS: the kernel would not ask again */
+		fuse_reply_err(req, ENODATA);
 }
 
 /* user.intervals is not listed: cp --preserve=xattr would fail to copy 64 KiB to ext4. */
@@ -275,18 +316,21 @@ static void file_close(struct vdifs_fs *fs, struct open_file *file)
 	free(file);
 }
 
-static void fs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+static bool answer_open(struct vdifs_request *request, const struct vd_interrupt *interrupt)
 {
+	fuse_req_t req = request->req;
 	struct vdifs_fs *fs = fs_of(req);
-	const struct vdifs_node *node = node_of(fs, ino);
-	struct vd_interrupt interrupt = interrupt_of(req);
+	const struct vdifs_node *node = node_of(fs, request->ino);
+	struct fuse_file_info *fi = &request->fi;
 	int r = 0;
 
 	fi->fh = 0;
 	if ((fi->flags & O_ACCMODE) != O_RDONLY)
 		r = -EROFS;
 	else if (node->kind->open)
-		r = file_open(fs, node, &interrupt, fi);
+		r = file_open(fs, node, interrupt, fi);
+	if (is_too_early(r, interrupt))
+		return false;
 	fi->direct_io = fs->options.direct && node->kind->from_image;
 	/* What is shown never changes, unless the image does: then no old page is to be given. */
 	fi->keep_cache = r == 0 && !(node->kind->from_image && vd_disk_changed(node->shown->disk));
@@ -294,6 +338,14 @@ static void fs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		fuse_reply_err(req, -r);
 	else if (fuse_reply_open(req, fi) == -ENOENT) /* interrupted: no release follows */
 		file_close(fs, file_of(fi));
+	return true;
+}
+
+static void fs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct vdifs_request request = { .req = req, .answer = answer_open, .ino = ino, .fi = *fi };
+
+	vdifs_waiting_answer(fs_of(req)->waiting, &request);
 }
 
 static void fs_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -401,6 +453,8 @@ int vdifs_fs_new(struct vd_disk *disk, struct vd_index *index,
 	pthread_mutex_init(&fs->lock, NULL);
 	fs->options = *options;
 	r = vdifs_tree_init(&fs->tree, disk, index, &options->tree, err);
+	if (r == 0 && vdifs_waiting_new(options->waiters, request_is_interrupted, &fs->waiting) < 0)
+		r = vd_fail(err, ENOMEM, "out of memory");
 	if (r < 0)
 		vdifs_fs_free(fs);
 	else
@@ -412,6 +466,7 @@ void vdifs_fs_free(struct vdifs_fs *fs)
 {
 	if (!fs)
 		return;
+	vdifs_waiting_free(fs->waiting);
 	vdifs_workers_free(fs->workers); /* with -s this thread was a worker */
 	while (!LIST_EMPTY(&fs->files)) /* an unmount takes releases away that are under way */
 		file_close(fs, LIST_FIRST(&fs->files));

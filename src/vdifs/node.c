@@ -92,7 +92,7 @@ static int map_size(const struct vdifs_node *node, struct vdifs_size *size,
 		    const struct vd_interrupt *interrupt)
 {
 	struct vd_index_totals totals;
-	int r = interrupt ? vdifs_shown_wait(node->shown, interrupt) : 0;
+	int r = vdifs_shown_wait(node->shown, interrupt);
 
 	vd_index_totals(node->shown->index, &totals);
 	*size = (struct vdifs_size){

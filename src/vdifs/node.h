@@ -37,15 +37,15 @@ struct vdifs_kind {
 	bool from_image; /* its bytes are read from the image, not made from the map */
 
 	/*
-	 * May wait until the size is known; without an interrupt it does not, and a size that is
-	 * not known is 0. 0 or -errno.
+	 * May wait until the size is known; without an interrupt it does not, and with any error
+	 * the size is 0. 0 or -errno; -EAGAIN: it would have to wait.
 	 */
 	int (*size)(const struct vdifs_node *node, struct vdifs_size *size,
 		    const struct vd_interrupt *interrupt);
 
 	/* What follows is NULL in a directory; open and release, too, where there is no handle. */
 
-	/* 0 and *handle, to be released; or -errno. */
+	/* Likewise. 0 and *handle, to be released; or -errno. */
 	int (*open)(const struct vdifs_node *node, void **handle,
 		    const struct vd_interrupt *interrupt);
 	void (*release)(void *handle);

@@ -76,70 +76,77 @@ int vdifs_shown_wait(struct vdifs_shown *shown, const struct vd_interrupt *inter
 {
 	int r = 0;
 
+	if (!interrupt)
+		return take_turn(shown) ? vd_index_poll(shown->index) : -EAGAIN;
 	while (r == 0 && !take_turn(shown))
 		r = wait_a_little(interrupt);
 	return r < 0 ? r : vd_index_wait(shown->index, interrupt);
 }
 
-int vdifs_shown_attribute(struct vdifs_shown *shown, const char **text, size_t *length,
-			  const struct vd_interrupt *interrupt)
+/* Makes something of the complete index. 0 or -errno. */
+typedef int making_fn(struct vdifs_shown *shown, const struct vd_interrupt *interrupt);
+
+/* Make it, unless another thread is at it. True: *r says how it went, now or once. */
+static bool once_try(struct vdifs_shown *shown, struct vdifs_once *once, making_fn *make,
+		     const struct vd_interrupt *interrupt, int *r)
+{
+	bool is_done, is_mine;
+
+	pthread_mutex_lock(&shown->lock);
+	is_done = once->is_done;
+	is_mine = !is_done && !once->is_begun && interrupt;
+	once->is_begun = once->is_begun || is_mine;
+	*r = once->result;
+	pthread_mutex_unlock(&shown->lock);
+	if (!is_mine)
+		return is_done;
+	*r = make(shown, interrupt);
+	pthread_mutex_lock(&shown->lock);
+	once->is_begun = false;
+	once->is_done = *r == 0 || *r == -EFBIG; /* else the next one may have more luck */
+	once->result = once->is_done ? *r : 0;
+	pthread_mutex_unlock(&shown->lock);
+	return true;
+}
+
+static int once_have(struct vdifs_shown *shown, struct vdifs_once *once, making_fn *make,
+		     const struct vd_interrupt *interrupt)
 {
 	int r = vdifs_shown_wait(shown, interrupt);
 
-	if (r < 0)
-		return r;
-	pthread_mutex_lock(&shown->lock);
-	if (!shown->attribute)
-		r = vd_json_attribute(shown->index, &shown->attribute, &shown->attribute_length,
-				      interrupt);
-	*text = shown->attribute;
-	*length = shown->attribute_length;
-	pthread_mutex_unlock(&shown->lock);
+	while (r == 0 && !once_try(shown, once, make, interrupt, &r))
+		r = interrupt ? wait_a_little(interrupt) : -EAGAIN;
 	return r;
 }
 
-/* Make the view, or find that another thread is at it: 0, and there may be none yet. */
+static int attribute_make(struct vdifs_shown *shown, const struct vd_interrupt *interrupt)
+{
+	return vd_json_attribute(shown->index, &shown->attribute, &shown->attribute_length,
+				 interrupt);
+}
+
+int vdifs_shown_attribute(struct vdifs_shown *shown, const char **text, size_t *length,
+			  const struct vd_interrupt *interrupt)
+{
+	int r = once_have(shown, &shown->attribute_once, attribute_make, interrupt);
+
+	if (r == 0) {
+		*text = shown->attribute;
+		*length = shown->attribute_length;
+	}
+	return r;
+}
+
 static int view_make(struct vdifs_shown *shown, const struct vd_interrupt *interrupt)
 {
-	struct vd_view *view = NULL;
-	bool is_mine;
-	int r = 0;
-
-	pthread_mutex_lock(&shown->lock);
-	is_mine = !shown->view && !shown->view_is_made;
-	shown->view_is_made = shown->view_is_made || is_mine;
-	pthread_mutex_unlock(&shown->lock);
-	if (!is_mine)
-		return 0;
-	r = vd_view_new(shown->index, interrupt, &view);
-	pthread_mutex_lock(&shown->lock);
-	shown->view = view;
-	shown->view_is_made = false;
-	pthread_mutex_unlock(&shown->lock);
-	return r;
-}
-
-static const struct vd_view *view_made(struct vdifs_shown *shown)
-{
-	const struct vd_view *view;
-
-	pthread_mutex_lock(&shown->lock);
-	view = shown->view;
-	pthread_mutex_unlock(&shown->lock);
-	return view;
+	return vd_view_new(shown->index, interrupt, &shown->view);
 }
 
 int vdifs_shown_view(struct vdifs_shown *shown, const struct vd_view **view,
 		     const struct vd_interrupt *interrupt)
 {
-	int r = interrupt ? vdifs_shown_wait(shown, interrupt) : 0;
+	int r = once_have(shown, &shown->view_once, view_make, interrupt);
 
-	*view = view_made(shown);
-	while (interrupt && r == 0 && !*view) {
-		r = view_make(shown, interrupt);
-		*view = view_made(shown);
-		if (r == 0 && !*view)
-			r = wait_a_little(interrupt);
-	}
+	*view = r == 0 ? shown->view : NULL;
 	return r;
 }

@@ -24,6 +24,13 @@ struct vdifs_turns {
 	struct vdifs_shown *latest;
 };
 
+/* Something that is made of an index by whoever needs it first. */
+struct vdifs_once {
+	bool is_begun; /* somebody is at it */
+	bool is_done; /* for good, well or not */
+	int result;
+};
+
 struct vdifs_shown {
 	const struct vd_disk *disk;
 	struct vd_index *index;
@@ -31,11 +38,11 @@ struct vdifs_shown {
 	mode_t mode; /* of its files */
 	struct vdifs_turns *turns; /* NULL: somebody else starts the index */
 	bool is_started; /* the index; under the lock of turns */
-	pthread_mutex_t lock; /* for what follows */
+	pthread_mutex_t lock; /* for the state of what is made once; never held while it is made */
+	struct vdifs_once attribute_once, view_once;
 	char *attribute; /* user.intervals, once made */
 	size_t attribute_length;
 	struct vd_view *view; /* the disk as a QCOW2 file, once made */
-	bool view_is_made; /* somebody is at it */
 };
 
 /* The index, its disk and turns must outlive it. Time and mode are those of the image. */
@@ -45,20 +52,19 @@ void vdifs_shown_clear(struct vdifs_shown *shown);
 /* The index is of use: have it built, unless another one is being built. */
 void vdifs_shown_wanted(struct vdifs_shown *shown);
 
-/* Have the index built and wait until it is complete. 0, -EINTR, or as vd_index_wait(). */
+/*
+ * What follows waits until the index is complete, and has it built. Without an interrupt it does not
+ * wait, nor make what takes long: -EAGAIN if it would have to.
+ */
+
+/* 0, -EINTR, or as vd_index_wait(). */
 int vdifs_shown_wait(struct vdifs_shown *shown, const struct vd_interrupt *interrupt);
 
-/*
- * The value of user.intervals, which stays for as long as the disk is shown. Waits for the index. 0,
- * -EINTR, -ENOMEM.
- */
+/* The value of user.intervals, which stays for as long as the disk is shown. Also -ENOMEM. */
 int vdifs_shown_attribute(struct vdifs_shown *shown, const char **text, size_t *length,
 			  const struct vd_interrupt *interrupt);
 
-/*
- * The QCOW2 file; likewise. Also -EFBIG. Without an interrupt it does not wait: 0, and *view is NULL
- * if it has not been made.
- */
+/* The QCOW2 file; likewise. Also -EFBIG. */
 int vdifs_shown_view(struct vdifs_shown *shown, const struct vd_view **view,
 		     const struct vd_interrupt *interrupt);
 

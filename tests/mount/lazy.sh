@@ -206,6 +206,89 @@ others() {
 	unmount small
 }
 
+# More of them than there are threads: the rest of the file system answers meanwhile, each can be
+# interrupted, and those who stay get their answer.
+crowd() {
+	mount_image --qcow2 slow.qcow2 mnt || return
+	python_claims "$in" <<'END'
+import json, os, signal, sys, time
+from claims import claim, same
+mode = sys.argv[1]
+text = b'{"virtual_size":%d,"cluster_bits":16,"data_clusters":[]}' % (1 << 44)
+
+def size_of_qcow2():
+    size = os.stat('mnt/slow.qcow2').st_size
+    with open('mnt/slow.qcow2', 'rb') as file:
+        return file.seek(0, 2) == size and file.seek(0) == 0 and file.read(4) == b'QFI\xfb'
+
+kinds = [lambda: os.stat('mnt/slow.intervals.json').st_size == len(text), lambda: os.getxattr('mnt', 'user.intervals') == text,
+         lambda: open('mnt/slow.intervals.json', 'rb').read() == text, size_of_qcow2]
+
+def waiter(call):
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os._exit(0 if call() else 1)
+        except BaseException:
+            os._exit(2)
+    return pid
+
+def over(pids, seconds):
+    end, left, codes = time.monotonic() + seconds, set(pids), {}
+    while left and time.monotonic() < end:
+        for pid in list(left):
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                left.discard(pid)
+                codes[pid] = os.waitstatus_to_exitcode(status)
+        time.sleep(0.005)
+    return codes
+
+def at_once(what, call):
+    begun = time.monotonic()
+    got = call()
+    claim('while 80 wait: %s is answered at once%s' % (what, mode), time.monotonic() - begun < 1, time.monotonic() - begun)
+    return got
+
+pids = [waiter(kinds[n % len(kinds)]) for n in range(80)]
+same('80 wait for the map' + mode, over(pids, 0.2), {})
+same('what a read gets' + mode, at_once('a read', lambda: open('mnt/slow.raw', 'rb').read(4096)), bytes(4096))
+at_once('stat of the disk', lambda: os.stat('mnt/slow.raw'))
+same('the names' + mode, at_once('readdir', lambda: sorted(os.listdir('mnt'))), ['slow.intervals.json', 'slow.qcow2', 'slow.raw'])
+for number, pid in enumerate(pids[:60]):
+    os.kill(pid, [signal.SIGTERM, signal.SIGINT, signal.SIGKILL][number % 3])
+ended = over(pids[:60], 1)
+same('60 of them are interrupted' + mode, len(ended), 60)
+same('and all by their signals%s' % mode, set(ended.values()) <= {-signal.SIGTERM, -signal.SIGINT, -signal.SIGKILL, 2}, True)
+info = at_once('user.vdifs.info', lambda: json.loads(os.getxattr('mnt', 'user.vdifs.info')))
+same('the map was not complete then' + mode, info['map']['complete'], False)
+same('the others get the right answer' + mode, list(over(pids[60:], 100).values()), [0] * 20)
+END
+	unmount mnt
+}
+
+# Who makes an attribute of a map that is not stored takes long, and keeps nobody else waiting.
+making() {
+	local took first second
+	mount_image '--qcow2 --map-memory=0' slow.qcow2 mnt || return
+	stat mnt/slow.intervals.json >/dev/null
+	begin getfattr --only-values -n user.intervals mnt >/dev/null 2>&1
+	first=$pid
+	sleep 0.2
+	begin stat mnt/slow.qcow2 >/dev/null 2>&1
+	second=$pid
+	sleep 0.2
+	took=$(milliseconds timeout 20 ls mnt/slow.raw)
+	soon "a name is found while an attribute is made$in" "$took" 1000
+	if is_over "$first"; then not_ok "it is being made then$in"; else ok "it is being made then$in"; fi
+	kill "$first" "$second"
+	claim "and who asked for it can be interrupted$in" wait_for 2 is_over "$first"
+	claim "and so can who waits for the size of the QCOW2 file$in" wait_for 2 is_over "$second"
+	end_of "$first"
+	end_of "$second"
+	unmount mnt
+}
+
 # A size that was not known at the lookup is known to who reads without asking for it.
 unasked() {
 	mount_image --qcow2 big.qcow2 small || return
@@ -240,19 +323,22 @@ turns() {
 
 # Those who wait for the map do not keep a daemon from ending: they get an error.
 ended() {
-	local pids
+	local pids='' all=''
 	mount_image '' endless.qcow2 mnt || return
-	begin stat mnt/endless.intervals.json >/dev/null 2>&1
-	pids=$pid
-	begin getfattr --only-values -n user.intervals mnt/endless.raw >/dev/null 2>&1
-	pids+=" $pid"
-	sleep 0.3
+	for _ in {1..20}; do # more than threads
+		begin stat mnt/endless.intervals.json >/dev/null 2>&1
+		pids+=" $pid"
+		begin getfattr --only-values -n user.intervals mnt/endless.raw >/dev/null 2>&1
+		pids+=" $pid"
+	done
+	sleep 0.5
 	kill -TERM "$(supervisors)"
 	claim "SIGTERM ends a daemon that others wait for$in" wait_for 5 no_daemon
 	for pid in $pids; do
 		end_of "$pid"
-		is "who waited has an error$in" "$ended_with" 1
+		all+=$ended_with
 	done
+	is "who waited has an error$in" "$all" "$(printf '1%.0s' {1..40})"
 	claim "nothing stays mounted$in" wait_for 5 eval '! mounted mnt'
 }
 
@@ -290,12 +376,16 @@ END
 
 "$python" "$here/fragmented.py" big.qcow2 $big
 "$python" "$here/fragmented.py" endless.qcow2 $endless sparse
+# Some seconds of the same.
+"$python" "$here/fragmented.py" slow.qcow2 $((1 << 44)) 16 32768 2 sparse
 image_options=backing_file=endless.qcow2,backing_fmt=qcow2
 image middle.qcow2 $((1 << 47))
 image_options=backing_file=middle.qcow2,backing_fmt=qcow2
 image top.qcow2 $((1 << 47))
 each_mode at_once
 each_mode unasked
+each_mode crowd
+making
 each_mode interrupted
 each_mode ended
 turns
