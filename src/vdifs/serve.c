@@ -121,6 +121,7 @@ static int session_new(struct server *server, struct vd_error *err)
 			.is_directory = server->options->is_directory,
 			.layers = options->layers,
 			.qcow2 = options->qcow2,
+			.for_others = vdifs_options_has(options, "allow_other"),
 		},
 		.direct = options->direct,
 		.layers = server->confined->layers_text,

@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "map/json.h"
 #include "vdifs/shown.h"
@@ -24,10 +25,46 @@ void vdifs_shown_init(struct vdifs_shown *shown, struct vd_index *index, struct 
 		.disk = disk,
 		.index = index,
 		.time = image->st_mtim,
-		.mode = image->st_mode & 0444,
 		.turns = turns,
 	};
 	pthread_mutex_init(&shown->lock, NULL);
+}
+
+/*
+ * Who of those that are owner, group and others to the image may surely read that file. Who is not
+ * its owner may be in its group or not, and who is no owner of the image may be that of the file.
+ */
+static mode_t readers_of(const struct stat *file, const struct stat *image)
+{
+	bool own = file->st_mode & S_IRUSR, group = file->st_mode & S_IRGRP;
+	bool other = file->st_mode & S_IROTH;
+	bool same_user = file->st_uid == image->st_uid, same_group = file->st_gid == image->st_gid;
+	mode_t mode = 0;
+
+	if (same_user ? own : group && other)
+		mode |= S_IRUSR;
+	if (group && (same_group || other) && (same_user || own))
+		mode |= S_IRGRP;
+	if (other && (same_group || group) && (same_user || own))
+		mode |= S_IROTH;
+	return mode;
+}
+
+void vdifs_shown_permit(struct vdifs_shown *shown, const struct stat *image, bool for_others)
+{
+	mode_t all = S_IRUSR | S_IRGRP | S_IROTH;
+	mode_t maker = getuid() == image->st_uid ? S_IRUSR : S_IRGRP | S_IROTH;
+
+	shown->mode = image->st_mode & all;
+	for (unsigned i = 0; i < shown->disk->count; i++) {
+		const struct vd_image *layer = shown->disk->layers[i];
+
+		shown->mode &= readers_of(&layer->source->st, image);
+		if (layer->data)
+			shown->mode &= readers_of(&layer->data->st, image);
+	}
+	if (!for_others)
+		shown->mode |= image->st_mode & maker;
 }
 
 void vdifs_shown_clear(struct vdifs_shown *shown)

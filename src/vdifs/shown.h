@@ -45,9 +45,16 @@ struct vdifs_shown {
 	struct vd_view *view; /* the disk as a QCOW2 file, once made */
 };
 
-/* The index, its disk and turns must outlive it. Time and mode are those of the image. */
+/* The index, its disk and turns must outlive it. The time is that of its top file. */
 void vdifs_shown_init(struct vdifs_shown *shown, struct vd_index *index, struct vdifs_turns *turns);
 void vdifs_shown_clear(struct vdifs_shown *shown);
+
+/*
+ * Who may read its files, which have the owner and group of the image: those who could read every
+ * file whose bytes they show, and the image. for_others: the mount is not for its maker alone, who
+ * has read all of these files; what he may do as one of several is what the image says.
+ */
+void vdifs_shown_permit(struct vdifs_shown *shown, const struct stat *image, bool for_others);
 
 /* The index is of use: have it built, unless another one is being built. */
 void vdifs_shown_wanted(struct vdifs_shown *shown);

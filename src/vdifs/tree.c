@@ -45,6 +45,7 @@ struct making {
 	struct vdifs_tree *tree;
 	struct vd_disk *disk;
 	struct vd_error *err;
+	bool for_others;
 	int directory; /* place of snapshots/, or -1 */
 	uint32_t table_entries; /* of the snapshots opened */
 	unsigned seen; /* snapshots, shown or not */
@@ -113,14 +114,16 @@ static int files_add(struct vdifs_tree *tree, struct vdifs_shown *shown,
 }
 
 /* Show one more disk, with an index of its own. NULL for want of memory. */
-static struct vdifs_shown *disk_add(struct vdifs_tree *tree, const struct vd_disk *disk)
+static struct vdifs_shown *disk_add(struct making *making, const struct vd_disk *disk)
 {
+	struct vdifs_tree *tree = making->tree;
 	struct vdifs_shown *shown = &tree->disks[tree->disk_count];
 	struct vd_index *index;
 
 	if (vd_index_new_sharing(disk, tree->disks[0].index, &index) < 0)
 		return NULL;
 	vdifs_shown_init(shown, index, &tree->turns);
+	vdifs_shown_permit(shown, &making->disk->layers[0]->source->st, making->for_others);
 	tree->disk_count++;
 	return shown;
 }
@@ -163,11 +166,9 @@ static int layer_add(struct making *making, unsigned parent, unsigned depth)
 	if (depth > 0) {
 		if (vd_disk_view_layer(making->disk, depth, &view) < 0)
 			return -ENOMEM;
-		shown = disk_add(tree, view);
+		shown = disk_add(making, view);
 		if (!shown)
 			return -ENOMEM;
-		/* Not for more people than the image, nor than its own file. */
-		shown->mode &= tree->disks[0].mode;
 	}
 	snprintf(stem, sizeof(stem), "%u", depth);
 	return files_add(tree, shown, &naming);
@@ -216,7 +217,7 @@ static int snapshot_show(struct making *making, const struct vd_snapshot *snapsh
 		making->directory = directory_add(making->tree, "snapshots");
 	if (making->directory < 0)
 		return -ENOMEM;
-	shown = disk_add(making->tree, view);
+	shown = disk_add(making, view);
 	if (!shown)
 		return -ENOMEM;
 	if (snapshot->date_sec)
@@ -352,7 +353,13 @@ static int directory_make(struct making *making, const struct vdifs_tree_options
 int vdifs_tree_init(struct vdifs_tree *tree, struct vd_disk *disk, struct vd_index *index,
 		    const struct vdifs_tree_options *options, struct vd_error *err)
 {
-	struct making making = { .tree = tree, .disk = disk, .err = err, .directory = -1 };
+	struct making making = {
+		.tree = tree,
+		.disk = disk,
+		.err = err,
+		.for_others = options->for_others,
+		.directory = -1,
+	};
 	struct naming root = { .parent = ROOT, .stem = "" };
 
 	*tree = (struct vdifs_tree){ .disks = calloc(DISKS_MAX, sizeof(*tree->disks)) };
@@ -360,6 +367,7 @@ int vdifs_tree_init(struct vdifs_tree *tree, struct vd_disk *disk, struct vd_ind
 	if (!tree->disks)
 		return no_memory(err);
 	vdifs_shown_init(&tree->disks[tree->disk_count++], index, NULL);
+	vdifs_shown_permit(&tree->disks[0], &disk->layers[0]->source->st, options->for_others);
 	if (options->is_directory)
 		return directory_make(&making, options);
 	if (options->layers || options->qcow2)

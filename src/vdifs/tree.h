@@ -19,6 +19,7 @@ struct vdifs_tree_options {
 	bool is_directory; /* the form of the mountpoint; in the other one there is one file */
 	bool layers; /* show each layer of the chain */
 	bool qcow2; /* show the disk as a QCOW2 file */
+	bool for_others; /* other users may see the mount */
 };
 
 struct vdifs_tree {

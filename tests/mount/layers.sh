@@ -15,7 +15,7 @@ image middle.qcow2 2m "write -q -P 1 64k 64k"
 image_options=backing_file=middle.qcow2,backing_fmt=qcow2
 image top.qcow2 3m "write -q -P 2 2m 64k" "write -q -P 3 64k 4k"
 image_options=
-chmod 600 base.raw
+chmod 644 base.raw
 chmod 640 middle.qcow2
 chmod 644 top.qcow2
 touch -d '2002-02-02 UTC' middle.qcow2
@@ -52,9 +52,16 @@ layers() {
 	layer 2 base.raw --format=raw
 	claim "layer 0 is the disk$in" cmp mnt/top.raw mnt/layers/0.raw
 	is "sizes are those of the layers$in" "$(stat -c %s mnt/layers/{0,1,2}.raw | tr '\n' ' ')" "3145728 2097152 1048576 "
-	is "a layer is for no more people than its file$in" "$(stat -c %a mnt/layers/{0,1,2}.raw | tr '\n' ' ')" "444 440 400 "
+	is "a layer is for no more people than all of its files$in" "$(stat -c %a mnt/layers/{0,1,2}.raw mnt/top.raw | tr '\n' ' ')" \
+		"440 440 444 440 "
+	is "and so is its map$in" "$(stat -c %a mnt/layers/{0,1,2}.intervals.json mnt/top.intervals.json | tr '\n' ' ')" "440 440 444 440 "
 	is "its time is that of its file$in" "$(stat -c %Y mnt/layers/1.raw)" "$(stat -c %Y middle.qcow2)"
 	is "user.vdifs.info is about the layer$in" "$(attribute user.vdifs.info mnt/layers/1.raw | jq -c '[.virtual_size, (.chain | length)]')" "[2097152,2]"
+	unmount mnt
+	chmod 600 top.qcow2
+	mount_image --layers top.qcow2 mnt
+	is "a layer is for no more people than the image$in" "$(stat -c %a mnt/layers/{0,1,2}.raw | tr '\n' ' ')" "400 400 400 "
+	chmod 644 top.qcow2
 	unmount mnt
 	mount_image --layers child.vhd mnt || return
 	layer 0 child.vhd

@@ -35,6 +35,14 @@ image_options=backing_file=secret.qcow2,backing_fmt=qcow2
 image top.qcow2 1m
 image_options=
 chmod 644 top.qcow2
+cp disk.qcow2 hidden.qcow2
+image_options=backing_file=hidden.qcow2,backing_fmt=qcow2
+image over.qcow2 1m
+image_options=data_file=hidden.raw
+image outside.qcow2 1m
+image_options=
+chmod 644 over.qcow2 outside.qcow2
+chown "$user:$group" over.qcow2 outside.qcow2
 
 user_mounts() { # user_mounts OPTIONS IMAGE MOUNTPOINT
 	local status=0
@@ -149,11 +157,46 @@ shared() {
 	leaves mnt
 }
 
+# What is shown is made of several files: all of them must be readable for whoever reads it. HOW: one
+# of the mode and group of the file below, what the mode of the disk is then, and who may read it.
+below() {
+	local mode_of group_of wanted readers what
+	while read -r mode_of group_of wanted readers what; do
+		chown "$user:$group_of" hidden.qcow2 hidden.raw && chmod "$mode_of" hidden.qcow2 hidden.raw
+		for image in over outside; do
+			user_mounts '-o allow_other --layers' $image.qcow2 mnt || return
+			is "$image, $what: the mode$in" "$(as_user stat -c %a mnt/$image.raw)" "$wanted"
+			is "$image, $what: who reads$in" "$(who_reads mnt/$image.raw)" "$readers"
+			[ $image = outside ] || is "the layer below, $what: who reads$in" "$(who_reads mnt/layers/1.raw)" "$readers"
+			leaves mnt
+		done
+	done <<END
+600 $group 400 user the file below is its owner's
+640 $group 440 usergroup it is the group's
+640 12345 400 user it is another group's
+644 12345 444 usergroupother it is everybody's
+604 $group 404 userother it is everybody's but the group's
+604 12345 400 user it is everybody's but another group's
+END
+	chown "root:$group" hidden.qcow2 hidden.raw && chmod 640 hidden.qcow2 hidden.raw && chown root over.qcow2
+	user_mounts '' over.qcow2 mnt || return
+	is "who mounts for himself alone reads what he may read as one of the group$in" "$(who_reads mnt/over.raw)" user
+	leaves mnt
+	chown "$user" over.qcow2
+}
+
+who_reads() {
+	as_user head -c 1 "$1" >/dev/null 2>&1 && printf user
+	setpriv --reuid=23456 --regid="$group" --clear-groups head -c 1 "$1" >/dev/null 2>&1 && printf group
+	setpriv --reuid=23456 --regid=12345 --clear-groups head -c 1 "$1" >/dev/null 2>&1 && printf other
+}
+
 refusals
 each_mode mounts
 each_mode foreground
 mount --bind "$work/cover/open" /etc/fuse.conf
 each_mode shared
+each_mode below
 cd "$work" || exit 99
 umount /etc/fuse.conf /etc/fuse.conf /dev/fuse cover
 finish
