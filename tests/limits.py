@@ -195,6 +195,15 @@ def bat_colliding(folder):
                [first + ((1 - index // half << 27) + index % half * 2) for index in range(L1_MAX)])
 
 
+def parents_wrong(folder):
+    """Nine names of one file, which is not the parent, and whose blocks are in the wrong order."""
+    bat_backwards(folder)
+    path = os.path.join(folder, 'top.vhd')
+    Vhd(path, 4 << 20, 'differencing', parent_uuid=bytes(range(16)), parent_name='disk.vhd',
+        locators=[('W2ru', './' * times + 'disk.vhd', {}) for times in range(1, 9)]).write()
+    return path
+
+
 def bat_same(folder):
     """All blocks at one place."""
     return vhd(folder, BLOCKS_MAX, 512 << 10, 2040 << 30, [1 << 20] * BLOCKS_MAX)
@@ -218,6 +227,7 @@ CASES = (
     ('a BAT whose blocks are in the wrong order', bat_backwards, None, False),
     ('a BAT whose blocks are in two groups', bat_colliding, None, False),
     ('a BAT whose blocks are all the same', bat_same, None, True),
+    ('a parent of nine names and another UUID', parents_wrong, 'has another UUID', False),
 )
 
 
@@ -233,11 +243,10 @@ class Limits:
 
     def probe(self, name, path, refused, seeks):
         argv = [self.program('vdprobe')] + ['--no-seek'] * (not seeks) + [path]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE, check=False)
         if refused:
-            self.tap.ok(done.returncode == 1 and refused in done.stderr, name + ': refused with the limit named',
-                        done.stdout + done.stderr)
+            self.refusal(name, argv, refused)
             return
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE, check=False)
         figures = dict(line.split() for line in done.stdout.splitlines())
         if not self.tap.ok(done.returncode == 0 and 'memory' in figures, name + ': is opened and read',
                            done.stdout + done.stderr):
@@ -247,6 +256,20 @@ class Limits:
             self.tap.ok(took <= self.seconds, '%s: %s within %g s' % (name, answer, self.seconds), '%.3f s' % took)
         self.memory(name + ': answers', int(figures['memory']))
         self.tap.note('  '.join('%s %s' % pair for pair in figures.items()))
+
+    def refusal(self, name, argv, why):
+        """A refusal must be as cheap as an opening."""
+        with tempfile.TemporaryFile() as said:
+            process = subprocess.Popen(argv, stdout=said, stderr=said)
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            said.seek(0)
+            text = said.read().decode()
+        self.tap.ok(process.returncode == 1 and why in text, name + ': refused with the reason named', text)
+        took = usage.ru_utime + usage.ru_stime
+        self.tap.ok(took <= self.seconds, '%s: refused within %g s' % (name, self.seconds), '%.3f s' % took)
+        self.memory(name + ': the refusal', usage.ru_maxrss)
+        self.tap.note('refused %.1f  memory %d' % (took * 1000, usage.ru_maxrss))
 
     def memory(self, claim, kib):
         if not self.sanitized:          # sanitizers take memory of their own

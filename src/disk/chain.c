@@ -97,12 +97,19 @@ static int chain_data(struct chain *chain, struct vd_image *image, const char *b
 	return chain_source(chain, &request, &image->data, err);
 }
 
-/* Open one layer on the source, which is taken over, and its data file. */
+/*
+ * Open one layer on the source, which is taken over, and its data file. `option` is the one that
+ * names its format; uuid: what it must have, or NULL.
+ */
 static int chain_layer(struct chain *chain, struct vd_source *source, const char *format_name,
-		       const char *option, struct vd_image **out, struct vd_error *err)
+		       const char *option, const uint8_t *uuid, struct vd_image **out,
+		       struct vd_error *err)
 {
 	bool top = chain->disk->count == 0;
-	struct vd_image_options options = { .snapshot = top ? chain->options->snapshot : NULL };
+	struct vd_image_options options = {
+		.snapshot = top ? chain->options->snapshot : NULL,
+		.uuid = uuid,
+	};
 	const struct vd_format *format = format_name ? vd_format_find(format_name) : NULL;
 	struct vd_image *image;
 	int r;
@@ -132,25 +139,12 @@ static int parent_try(struct chain *chain, const struct vd_parent *parent,
 		      struct vd_image **out, struct vd_error *err)
 {
 	struct vd_source *source;
-	struct vd_image *image;
 	int r = chain_source(chain, request, &source, err);
 
 	if (r < 0)
 		return r;
-	r = chain_layer(chain, source, format, "--backing-format", &image, err);
-	if (r < 0)
-		return r;
-	if (parent->check_uuid && image->format != &vd_format_raw &&
-	    memcmp(parent->uuid, image->uuid, VD_UUID_BYTES) != 0) {
-		r = vd_fail(err, ESTALE,
-			    "%s: this is not the parent of the image above it: its UUID differs; "
-			    "name the right one with --backing-file=PATH",
-			    image->source->name);
-		vd_image_close(image);
-		return r;
-	}
-	*out = image;
-	return 0;
+	return chain_layer(chain, source, format, "--backing-format",
+			   parent->check_uuid ? parent->uuid : NULL, out, err);
 }
 
 /* Why a name did not do, in a few words, for the list of all that were tried. */
@@ -286,8 +280,8 @@ static int chain_top(struct chain *chain, const char *path, struct vd_error *err
 	int r = chain_source(chain, &request, &source, err);
 
 	if (r == 0)
-		r = chain_layer(chain, source, chain->options->format, "--format", &disk->layers[0],
-				err);
+		r = chain_layer(chain, source, chain->options->format, "--format", NULL,
+				&disk->layers[0], err);
 	if (r < 0)
 		return r;
 	disk->count = 1;

@@ -92,6 +92,7 @@ struct vd_image {
 struct vd_image_options {
 	const char *snapshot; /* NAME or ID of an internal snapshot, or NULL: the active disk */
 	bool again; /* the file is open as another image, which has given all warnings */
+	const uint8_t *uuid; /* the one that it must have, unless it is raw; or NULL */
 };
 
 /*
@@ -279,6 +280,13 @@ int vd_image_open(struct vd_source *source, const struct vd_format *format,
  */
 int vd_image_open_snapshot(const struct vd_image *of, const char *snapshot, struct vd_image **out,
 			   struct vd_error *err);
+
+/*
+ * Is it the image that options->uuid asks for? 0, or -ESTALE with a message. For open(), as soon as
+ * the UUID is known: an image names many files, whose tables are not to be looked at in vain.
+ */
+int vd_image_check_uuid(const struct vd_image *image, const struct vd_image_options *options,
+			struct vd_error *err);
 
 void vd_image_close(struct vd_image *image); /* NULL is fine */
 

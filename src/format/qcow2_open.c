@@ -541,6 +541,8 @@ int qcow2_open(struct vd_image *image, const struct vd_image_options *options, s
 		return vd_fail(err, ENOMEM, "out of memory");
 	r = header_read(image, &header, err);
 	if (r == 0)
+		r = vd_image_check_uuid(image, options, err);
+	if (r == 0)
 		r = header_check(image, &header, err);
 	if (r == 0)
 		r = first_cluster_read(image, &header, err);

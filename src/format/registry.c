@@ -192,6 +192,17 @@ int vd_image_open_snapshot(const struct vd_image *of, const char *snapshot, stru
 	return r;
 }
 
+int vd_image_check_uuid(const struct vd_image *image, const struct vd_image_options *options,
+			struct vd_error *err)
+{
+	if (!options->uuid || memcmp(options->uuid, image->uuid, VD_UUID_BYTES) == 0)
+		return 0;
+	return vd_fail(err, ESTALE,
+		       "%s: this is not the parent of the image above it: its UUID differs; name "
+		       "the right one with --backing-file=PATH",
+		       image->source->name);
+}
+
 void vd_image_close(struct vd_image *image)
 {
 	if (!image)

@@ -329,6 +329,8 @@ static int vhd_open(struct vd_image *image, const struct vd_image_options *optio
 	r = vhd_footer_find(image->source, footer, &vhd->data_end, err);
 	if (r == 0)
 		r = footer_check(image, footer, err);
+	if (r == 0)
+		r = vd_image_check_uuid(image, options, err);
 	if (r < 0)
 		return r;
 	if (vhd->type == TYPE_FIXED) {
