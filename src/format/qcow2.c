@@ -258,8 +258,11 @@ static int l2_map(const struct position *l1, uint64_t virt, uint64_t want, struc
 	return 0;
 }
 
-/* Read the L1 entry for `virt`; *absent: how many entries from it on, in its page, are zero. */
-static int l1_read(struct position *l1, uint64_t index, uint64_t *absent)
+/*
+ * Read the L1 entry number `index`; *absent: how many entries from it on, in its page, are zero. At
+ * most as many are looked at.
+ */
+static int l1_read(struct position *l1, uint64_t index, uint64_t most, uint64_t *absent)
 {
 	const struct vd_image *image = l1->image;
 	const struct qcow2 *q = image->state;
@@ -274,7 +277,7 @@ static int l1_read(struct position *l1, uint64_t index, uint64_t *absent)
 		return r;
 	end = vd_min(end, page->host + page->bytes);
 	l1->entry = get_be64(page->data + (l1->entry_host - page->host));
-	for (uint64_t host = l1->entry_host; host < end; host += 8) {
+	for (uint64_t host = l1->entry_host; host < end && *absent < most; host += 8) {
 		if (get_be64(page->data + (host - page->host)) & QCOW2_OFFSET_MASK)
 			break;
 		++*absent;
@@ -305,7 +308,7 @@ static int qcow2_map(const struct vd_image *image, uint64_t virt, uint64_t want,
 	uint64_t span = qcow2_l1_span(q), index = virt / span, absent;
 	struct position l1 = { .image = image, .virt = index * span, .length = span };
 	const char *fault;
-	int r = l1_read(&l1, index, &absent);
+	int r = l1_read(&l1, index, (virt - l1.virt + want - 1) / span + 1, &absent);
 
 	if (r == 0 && absent > 0) {
 		add_plain(VD_ABSENT, l1.virt, absent * span, runs);

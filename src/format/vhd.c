@@ -501,9 +501,10 @@ static int block_map(const struct vd_image *image, uint64_t virt, uint64_t block
 
 /* The number of absent BAT entries from the one at entry_host on, in this page and table. */
 static uint64_t absent_entries(const struct vhd *vhd, const struct vd_page *page,
-			       uint64_t entry_host)
+			       uint64_t entry_host, uint64_t most)
 {
-	uint64_t end = vd_min(page->host + page->bytes, vhd->table_host + vhd->table_bytes);
+	uint64_t table_end = vhd->table_host + vhd->table_bytes;
+	uint64_t end = vd_min(vd_min(page->host + page->bytes, table_end), entry_host + most * 4);
 	uint64_t at = entry_host;
 
 	while (at + 4 <= end && get_be32(page->data + (at - page->host)) == BAT_ABSENT)
@@ -520,7 +521,6 @@ static int vhd_map(const struct vd_image *image, uint64_t virt, uint64_t want, s
 	uint32_t entry;
 	int r;
 
-	(void)want;
 	if (vhd->type == TYPE_FIXED)
 		return fixed_map(image, runs);
 	block = virt / vhd->block_bytes;
@@ -533,7 +533,8 @@ static int vhd_map(const struct vd_image *image, uint64_t virt, uint64_t want, s
 		return 0;
 	}
 	entry = get_be32(page->data + (entry_host - page->host));
-	absent = absent_entries(vhd, page, entry_host);
+	absent = absent_entries(vhd, page, entry_host,
+				(virt % vhd->block_bytes + want - 1) / vhd->block_bytes + 1);
 	vd_cache_put(image->cache, page);
 	if (absent > 0) {
 		struct vd_run run = {

@@ -376,6 +376,51 @@ static void an_image_that_cannot_be_opened_closes_its_source(void **state)
 	vd_cache_free(cache);
 }
 
+/* What one question at `virt` says of what is not there: up to where. */
+static uint64_t absent_end(const struct image *bytes, const struct vd_format *format, uint64_t virt,
+			   uint64_t want)
+{
+	struct vd_image_options options = { .snapshot = NULL };
+	struct vd_error err = { "" };
+	struct vd_run run[2];
+	struct vd_runs runs = { .runs = run, .max = 2 };
+	struct vd_image *image;
+	struct vd_cache *cache;
+
+	assert_int_equal(vd_cache_new(1 << 20, &cache), 0);
+	assert_int_equal(vd_image_open(&failing_source(bytes, 0, 0)->source, format, &options,
+				       cache, &image, &err),
+			 0);
+	assert_int_equal(format->map(image, virt, want, &runs), 0);
+	assert_int_equal(runs.count, 1);
+	assert_true(run->start <= virt && !run->from);
+	vd_image_close(image);
+	vd_cache_free(cache);
+	return run->start + run->length;
+}
+
+/* A read of a sector in a hole of terabytes must not look at the whole hole. */
+static void a_hole_is_looked_at_as_far_as_was_asked(void **state)
+{
+	enum { BAT_HOST = 1536, L1_HOST = 512 };
+	struct image *image = make(sizeof(*image));
+
+	(void)state;
+	vhd_make(image, &(struct vhd_facts){ .uuid = 1 });
+	memset(image->bytes + BAT_HOST, 0xff, 5 * 4);
+	assert_int_equal(absent_end(image, &vd_format_vhd, 4096, 1), 2 * 4096);
+	assert_int_equal(absent_end(image, &vd_format_vhd, 4096 + 512, 4096 - 512), 2 * 4096);
+	assert_int_equal(absent_end(image, &vd_format_vhd, 4096 + 512, 4096), 3 * 4096);
+	assert_int_equal(absent_end(image, &vd_format_vhd, 4096, UINT64_C(1) << 62), VHD_SIZE);
+	qcow2_make(image, &(struct qcow2_facts){ .zstd = false });
+	memset(image->bytes + L1_HOST, 0, 3 * 8);
+	assert_int_equal(absent_end(image, &vd_format_qcow2, 512, 1), 32768);
+	assert_int_equal(absent_end(image, &vd_format_qcow2, 512, 32768 - 512), 32768);
+	assert_int_equal(absent_end(image, &vd_format_qcow2, 512, 32768), 2 * 32768);
+	assert_int_equal(absent_end(image, &vd_format_qcow2, 0, UINT64_C(1) << 62), 3 * 32768);
+	free(image);
+}
+
 #define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, folder_make, folder_remove)
 
 int main(void)
@@ -394,6 +439,7 @@ int main(void)
 		cmocka_unit_test(what_cannot_be_read_is_of_no_format),
 		cmocka_unit_test(a_footer_that_cannot_be_read_is_not_replaced_by_another),
 		cmocka_unit_test(a_batmap_or_a_locator_that_cannot_be_read_is_an_error),
+		cmocka_unit_test(a_hole_is_looked_at_as_far_as_was_asked),
 		IN_FOLDER(an_image_that_cannot_be_opened_closes_its_source),
 	};
 
