@@ -243,6 +243,22 @@ void vd_units_ask(struct vd_units *units, const struct vd_image *image, const st
 	pthread_mutex_unlock(&units->lock);
 }
 
+/*
+ * The first unit in the queue that lies in that file, or NULL. Another file may be on storage that
+ * hangs, and then whoever begins with it does, too.
+ */
+static struct vd_unit *queue_find(struct vd_units *units, const struct vd_source *from)
+{
+	struct vd_unit *unit;
+
+	TAILQ_FOREACH(unit, &units->queue, list_link)
+	{
+		if (unit->run.from == from)
+			return unit;
+	}
+	return NULL;
+}
+
 /* Find or make the unit and use it; decode it unless somebody does. The lock is held. */
 static struct vd_unit *unit_take(struct vd_units *units, const struct vd_image *image,
 				 const struct vd_run *run, struct vd_scratch *scratch)
@@ -267,7 +283,7 @@ static struct vd_unit *unit_take(struct vd_units *units, const struct vd_image *
 		TAILQ_REMOVE(&units->idle, unit, list_link);
 	}
 	while (unit->state == BUSY) {
-		struct vd_unit *other = TAILQ_FIRST(&units->queue);
+		struct vd_unit *other = queue_find(units, run->from);
 
 		if (other) /* better than waiting: whoever wants it wants it soon */
 			queue_decode(units, other, scratch);

@@ -213,6 +213,8 @@ static int fake_decode(const struct vd_image *image, const struct vd_run *run, v
 
 	(void)scratch;
 	atomic_fetch_add(&layer->decodes, 1);
+	if (run->from)
+		gate_pass(fake_source(run->from)->gate);
 	assert_true(run->kind == VD_CODED && run->start == span->start &&
 		    run->length == span->length);
 	memset(unit, 0xee, (size_t)run->length / 2);

@@ -35,7 +35,7 @@ struct fake_source {
 	unsigned hole_bits; /* each block of 2^hole_bits is a hole or data; 0: no holes */
 	atomic_uint preads, extents; /* how often it was asked */
 	atomic_int failures; /* so many reads fail from now on */
-	struct gate *gate; /* that reads go through, or NULL */
+	struct gate *gate; /* that reads go through, and decoding, or NULL */
 };
 
 struct fake_source *fake_source_new(uint64_t size, uint64_t seed, unsigned hole_bits);

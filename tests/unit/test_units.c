@@ -8,6 +8,8 @@
 #include <errno.h>
 #include <pthread.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "disk/units.h"
 #include "fake.h"
@@ -203,6 +205,57 @@ static void what_nobody_fetches_is_freed(void **state)
 	vd_units_free(NULL);
 }
 
+/* Units 0 and 1 of two files, which hang. */
+struct two_files {
+	struct fixture f;
+	struct vd_run runs[2];
+	struct gate gates[2];
+};
+
+static void *read_first(void *data)
+{
+	struct two_files *two = data;
+	struct vd_scratch *scratch;
+	const uint8_t *bytes;
+	struct vd_unit *unit;
+
+	assert_int_equal(vd_scratch_new(&scratch), 0);
+	assert_int_equal(
+		vd_units_get(two->f.units, two->f.image, &two->runs[0], scratch, &unit, &bytes), 0);
+	vd_units_put(two->f.units, unit);
+	vd_scratch_free(scratch);
+	return NULL;
+}
+
+static void a_reader_does_not_wait_for_a_file_that_is_not_its_own(void **state)
+{
+	struct two_files two = { .f = make_fixture(UNITS * UNIT_BYTES, 1, UNITS) };
+	struct vd_source *files[] = { two.f.image->source, two.f.image->data };
+	struct timespec until;
+	pthread_t reader;
+
+	(void)state;
+	for (unsigned i = 0; i < 2; i++) {
+		gate_init(&two.gates[i]);
+		((struct fake_source *)(void *)files[i])->gate = &two.gates[i];
+		two.runs[i] = run_of(i);
+		two.runs[i].from = files[i];
+	}
+	vd_units_ask(two.f.units, two.f.image, &two.runs[0]);
+	gate_await(&two.gates[0]); /* the thread has begun with it */
+	vd_units_ask(two.f.units, two.f.image, &two.runs[1]);
+	assert_int_equal(pthread_create(&reader, NULL, read_first, &two), 0);
+	usleep(50000); /* for the reader to wait */
+	gate_open(&two.gates[0]);
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += 20;
+	assert_int_equal(pthread_timedjoin_np(reader, NULL, &until), 0);
+	gate_open(&two.gates[1]);
+	free_fixture(&two.f);
+	gate_free(&two.gates[0]);
+	gate_free(&two.gates[1]);
+}
+
 static void only_a_reader_that_goes_on_is_read_ahead_for(void **state)
 {
 	struct fixture f = make_fixture(1 << 20, 0, UNITS);
@@ -227,6 +280,7 @@ int main(void)
 		cmocka_unit_test(a_damaged_unit_is_tried_again_by_the_next_reader),
 		cmocka_unit_test(many_readers_share_what_is_decoded),
 		cmocka_unit_test(what_nobody_fetches_is_freed),
+		cmocka_unit_test(a_reader_does_not_wait_for_a_file_that_is_not_its_own),
 		cmocka_unit_test(only_a_reader_that_goes_on_is_read_ahead_for),
 	};
 
