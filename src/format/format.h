@@ -110,7 +110,7 @@ struct vd_fact {
 struct vd_snapshot {
 	uint64_t l1_host;
 	uint32_t l1_size;
-	uint64_t disk_bytes; /* the current size where the snapshot does not say */
+	uint64_t disk_bytes; /* the active disk's where the snapshot does not say */
 	uint64_t vm_state_bytes, vm_clock_ns, icount;
 	uint32_t date_sec, date_ns;
 	bool has_icount;

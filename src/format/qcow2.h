@@ -17,6 +17,7 @@ struct qcow2 {
 	bool data_file_raw; /* that file alone is the disk: nothing shows through */
 	bool zstd; /* else deflate */
 	uint64_t header_bytes;
+	uint64_t active_size; /* virtual bytes of the active disk, whatever snapshot is in use */
 	uint64_t l1_host; /* of the L1 table in use: active, or the snapshot's */
 	uint32_t l1_size; /* entries */
 	unsigned l2_bits; /* log2 of the entries of an L2 table */

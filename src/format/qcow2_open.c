@@ -137,6 +137,7 @@ static int header_check(struct vd_image *image, const struct header *header, str
 		return vd_fail(err, EFBIG,
 			       "%s: QCOW2 size is %" PRIu64 " bytes, more than a file can have",
 			       name, image->size);
+	q->active_size = image->size;
 	q->refcount_host = get_be64(bytes + HEADER_REFCOUNTS);
 	q->refcount_clusters = get_be32(bytes + HEADER_REFCOUNTS_CLUSTERS);
 	q->refcount_order = q->version == 3 ? get_be32(bytes + HEADER_REFCOUNT_ORDER) : 4;

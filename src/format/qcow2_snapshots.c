@@ -42,6 +42,7 @@ static int entry_visit(const struct vd_image *image, uint32_t index, uint64_t *h
 		       uint8_t *buffer, vd_snapshot_fn *fn, void *data, struct vd_error *err)
 {
 	const struct vd_source *source = image->source;
+	const struct qcow2 *q = image->state;
 	uint8_t entry[ENTRY_BYTES];
 	uint32_t id_bytes, name_bytes, extra_bytes, variable;
 	struct vd_snapshot snapshot;
@@ -84,7 +85,7 @@ static int entry_visit(const struct vd_image *image, uint32_t index, uint64_t *h
 		.l1_size = get_be32(entry + ENTRY_L1_SIZE),
 		.disk_bytes = extra_bytes >= EXTRA_DISK_SIZE + 8
 				      ? get_be64(buffer + EXTRA_DISK_SIZE)
-				      : image->size,
+				      : q->active_size,
 		.vm_state_bytes = extra_bytes >= EXTRA_VM_STATE_BYTES + 8
 					  ? get_be64(buffer + EXTRA_VM_STATE_BYTES)
 					  : get_be32(entry + ENTRY_VM_STATE_BYTES),

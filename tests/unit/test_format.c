@@ -421,6 +421,48 @@ static void a_hole_is_looked_at_as_far_as_was_asked(void **state)
 	free(image);
 }
 
+static int second_size(const struct vd_snapshot *snapshot, void *data)
+{
+	uint64_t *size = data;
+
+	if (strcmp(snapshot->id, "2") == 0)
+		*size = snapshot->disk_bytes;
+	return 0;
+}
+
+/* Version 2 has snapshots without a size. Theirs is that of the disk, not of the snapshot in use. */
+static void a_snapshot_without_a_size_has_that_of_the_disk(void **state)
+{
+	enum { SNAPSHOTS_HOST = 2048, FIRST_BYTES = 64, LESS = 512 };
+	struct image *bytes = make(sizeof(*bytes));
+	struct vd_image_options options = { .snapshot = "1" };
+	struct vd_error err = { "" };
+	struct vd_image *image;
+	struct vd_cache *cache;
+	uint64_t size = 0;
+	uint8_t *entry;
+
+	(void)state;
+	qcow2_make(bytes, &(struct qcow2_facts){ .snapshot = "small" });
+	put_be64(bytes->bytes + SNAPSHOTS_HOST + 48, QCOW2_SIZE - LESS);
+	put_be32(bytes->bytes + 60, 2);
+	entry = bytes->bytes + SNAPSHOTS_HOST + FIRST_BYTES;
+	put_be64(entry, 512); /* the same L1 table */
+	put_be32(entry + 8, 3);
+	put_be16(entry + 12, 1);
+	entry[40] = '2';
+	assert_int_equal(vd_cache_new(1 << 20, &cache), 0);
+	assert_int_equal(vd_image_open(&failing_source(bytes, 0, 0)->source, &vd_format_qcow2,
+				       &options, cache, &image, &err),
+			 0);
+	assert_int_equal(image->size, QCOW2_SIZE - LESS);
+	assert_int_equal(vd_format_qcow2.snapshots(image, second_size, &size, &err), 0);
+	assert_int_equal(size, QCOW2_SIZE);
+	vd_image_close(image);
+	vd_cache_free(cache);
+	free(bytes);
+}
+
 #define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, folder_make, folder_remove)
 
 int main(void)
@@ -440,6 +482,7 @@ int main(void)
 		cmocka_unit_test(a_footer_that_cannot_be_read_is_not_replaced_by_another),
 		cmocka_unit_test(a_batmap_or_a_locator_that_cannot_be_read_is_an_error),
 		cmocka_unit_test(a_hole_is_looked_at_as_far_as_was_asked),
+		cmocka_unit_test(a_snapshot_without_a_size_has_that_of_the_disk),
 		IN_FOLDER(an_image_that_cannot_be_opened_closes_its_source),
 	};
 
