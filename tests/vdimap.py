@@ -195,6 +195,20 @@ def qemu_cut(bench):
     qemu_same(bench, path)
 
 
+def qemu_cut_vhd(bench):
+    """The same of a VHD, which QEMU opens if the last block ends in the footer."""
+    path = bench.path('cut.vhd')
+    tool('qemu-img', 'create', '-q', '-f', 'vpc', '-o', 'subformat=dynamic', path, '8M')
+    tool('qemu-io', '-f', 'vpc', '-c', 'write -q -P 65 4M 2M', path)
+    with open(path, 'r+b') as image:
+        image.seek(-512, 2)
+        footer = image.read()
+        image.seek(-1024, 2)
+        image.write(footer)
+        image.truncate()
+    qemu_same(bench, path)
+
+
 def chart(bench):
     """A character a cell: columns and rows from the window, shades from what the cells hold."""
     path = bench.create('chart.qcow2', 64 * MIB)
@@ -586,6 +600,7 @@ CLAIMS = (
     ('--qemu is the text of qemu-img map', qemu_text),
     ('--qemu tells holes of files as QEMU does', qemu_holes_of_files),
     ('--qemu tells a cluster that the file ends in as QEMU does', qemu_cut),
+    ('--qemu tells a VHD block that the file ends in as QEMU does', qemu_cut_vhd),
     ('--qemu bears reference counts of any kind', refcounts_hostile),
     ('--chart draws cells by what they hold', chart),
     ('--chart fits the terminal and is coloured there', chart_in_terminal),

@@ -432,7 +432,14 @@ static bool sectors_add(const struct vd_image *image, uint64_t virt, uint64_t le
 		.from = image->source,
 		.where = host,
 	};
-	struct vd_run cut = { .start = virt + here, .length = length - here, .kind = VD_ZERO };
+	struct vd_run cut = {
+		.start = virt + here,
+		.length = length - here,
+		.kind = VD_ZERO,
+		.cut = true,
+		.from = image->source,
+		.where = host + here,
+	};
 
 	if (here > 0 && !vd_runs_add(runs, &raw))
 		return false;
