@@ -326,11 +326,20 @@ static int qcow2_map(const struct vd_image *image, uint64_t virt, uint64_t want,
 	return 0;
 }
 
-static int qcow2_decode(const struct vd_image *image, const struct vd_run *run, void *unit,
-			struct vd_scratch *scratch)
+/*
+ * The input of a compressed cluster, which may claim twice the size of the cluster. No writer needs
+ * that much, since what does not shrink is not compressed; deflate at its worst takes 9 bits a byte.
+ */
+static size_t input_bytes(const struct vd_run *run)
+{
+	return (size_t)vd_min(run->coded_bytes, run->length + run->length / 8 + 2 * VD_SECTOR);
+}
+
+static int unit_decode(const struct vd_image *image, const struct vd_run *run, void *unit,
+		       struct vd_scratch *scratch)
 {
 	const struct qcow2 *q = image->state;
-	size_t bytes = run->coded_bytes;
+	size_t bytes = input_bytes(run);
 	size_t here = (size_t)vd_min(bytes, run->from->size - run->where);
 	uint8_t *in = vd_scratch_input(scratch, bytes);
 	int r;
@@ -356,6 +365,15 @@ static int qcow2_decode(const struct vd_image *image, const struct vd_run *run, 
 			    " of the file (disk offset %" PRIu64
 			    ") cannot be decompressed to %" PRIu64 " bytes; it reads as an error",
 			    image->source->name, run->where, run->start, run->length);
+	return r;
+}
+
+static int qcow2_decode(const struct vd_image *image, const struct vd_run *run, void *unit,
+			struct vd_scratch *scratch)
+{
+	int r = unit_decode(image, run, unit, scratch);
+
+	vd_scratch_rest(scratch);
 	return r;
 }
 

@@ -4,7 +4,9 @@
  * the thread's scratch.
  *
  * libdeflate is asked with a NULL for the size it made: it then answers success only for exactly
- * out_bytes bytes. zstd is streamed, since a cluster may consist of several frames.
+ * out_bytes bytes. zstd is given one frame after the other, since a cluster may consist of several.
+ * It is not streamed: a frame that is all there needs no window beside its output, so that what the
+ * image says of its window costs no memory.
  */
 #include "config.h"
 
@@ -16,8 +18,8 @@
 
 #include "support/codec.h"
 
-/* The largest window to accept: 8 MiB. A cluster has 2 MiB, so that no honest writer needs more. */
-#define ZSTD_WINDOW_LOG_MAX 23
+/* Input larger than that, of clusters of 2 MiB, is not kept from one unit to the next. */
+#define INPUT_KEPT ((size_t)1 << 20)
 
 struct vd_scratch {
 	struct libdeflate_decompressor *deflate;
@@ -53,6 +55,15 @@ void *vd_scratch_input(struct vd_scratch *scratch, size_t bytes)
 	return scratch->input;
 }
 
+void vd_scratch_rest(struct vd_scratch *scratch)
+{
+	if (scratch->input_bytes <= INPUT_KEPT)
+		return;
+	free(scratch->input);
+	scratch->input = NULL;
+	scratch->input_bytes = 0;
+}
+
 int vd_inflate(struct vd_scratch *scratch, const void *in, size_t in_bytes, void *out,
 	       size_t out_bytes)
 {
@@ -66,38 +77,29 @@ int vd_inflate(struct vd_scratch *scratch, const void *in, size_t in_bytes, void
 	return 0;
 }
 
-static int zstd_prepare(struct vd_scratch *scratch)
+int vd_unzstd(struct vd_scratch *scratch, const void *in, size_t in_bytes, void *out,
+	      size_t out_bytes)
 {
+	size_t used = 0, made = 0;
+
 	if (!scratch->zstd)
 		scratch->zstd = ZSTD_createDCtx();
 	if (!scratch->zstd)
 		return -ENOMEM;
-	ZSTD_DCtx_reset(scratch->zstd, ZSTD_reset_session_only);
-	if (ZSTD_isError(ZSTD_DCtx_setParameter(scratch->zstd, ZSTD_d_windowLogMax,
-						ZSTD_WINDOW_LOG_MAX)))
-		return -EIO;
-	return 0;
-}
+	do {
+		const uint8_t *frame = (const uint8_t *)in + used;
+		size_t bytes = ZSTD_findFrameCompressedSize(frame, in_bytes - used);
+		size_t got;
 
-int vd_unzstd(struct vd_scratch *scratch, const void *in, size_t in_bytes, void *out,
-	      size_t out_bytes)
-{
-	ZSTD_inBuffer from = { .src = in, .size = in_bytes };
-	ZSTD_outBuffer to = { .dst = out, .size = out_bytes };
-	size_t left = 1; /* of the current frame; 0: it is complete */
-	int r = zstd_prepare(scratch);
-
-	if (r < 0)
-		return r;
-	while (to.pos < to.size || left > 0) {
-		size_t in_before = from.pos, out_before = to.pos;
-
-		left = ZSTD_decompressStream(scratch->zstd, &to, &from);
-		if (ZSTD_isError(left))
-			return ZSTD_getErrorCode(left) == ZSTD_error_memory_allocation ? -ENOMEM
-										       : -EIO;
-		if (from.pos == in_before && to.pos == out_before && (left > 0 || to.pos < to.size))
-			return -EIO; /* no progress: too little input, or more output than fits */
-	}
+		if (ZSTD_isError(bytes))
+			return -EIO; /* no frame, or not all of it */
+		got = ZSTD_decompressDCtx(scratch->zstd, (uint8_t *)out + made, out_bytes - made,
+					  frame, bytes);
+		if (ZSTD_isError(got))
+			return ZSTD_getErrorCode(got) == ZSTD_error_memory_allocation ? -ENOMEM
+										      : -EIO;
+		used += bytes;
+		made += got;
+	} while (made < out_bytes);
 	return 0;
 }

@@ -19,6 +19,9 @@ void vd_scratch_free(struct vd_scratch *scratch); /* NULL is fine */
 /* The scratch's buffer for compressed input, at least `bytes` long, or NULL for want of memory. */
 void *vd_scratch_input(struct vd_scratch *scratch, size_t bytes);
 
+/* The input is not needed any more: a large buffer is freed, since there are many threads. */
+void vd_scratch_rest(struct vd_scratch *scratch);
+
 /*
  * Expand raw deflate (no zlib header), or zstd (one or several frames), from in[0..in_bytes) to
  * exactly out_bytes bytes. Input that is left over after the end of the stream is normal. A
