@@ -105,8 +105,13 @@ int vd_confined_run(const struct vd_confined_options *options, const char *const
 		;
 	close(socket);
 	vd_broker_free(broker);
-	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		;
+	do
+		r = waitpid(pid, &status, 0) < 0 ? -errno : 0;
+	while (r == -EINTR);
+	if (r < 0)
+		return vd_fail(err, -r,
+			       "cannot tell how the process that reads the image ended: %s",
+			       strerror(-r));
 	if (WIFEXITED(status))
 		return WEXITSTATUS(status);
 	signal(WTERMSIG(status), SIG_DFL);

@@ -141,16 +141,17 @@ int vd_sandbox_selftest(enum vd_sandbox_mode mode, bool fuse)
 {
 	struct vd_confined_options options = { .mode = mode, .fuse = fuse, .run = try_all };
 	struct vd_error err = { "" };
-	int socket, status;
-	pid_t child;
+	int socket, status = 0;
+	pid_t child, ended;
 
 	fflush(NULL);
 	if (vd_confined_start(&options, &child, &socket, &err) < 0) {
 		vd_log(LOG_ERR, "%s", err.text);
 		return EXIT_FAILURE;
 	}
-	while (waitpid(child, &status, 0) < 0 && errno == EINTR)
-		;
+	do
+		ended = waitpid(child, &status, 0);
+	while (ended < 0 && errno == EINTR);
 	close(socket);
-	return WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_FAILURE;
+	return ended == child && WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_FAILURE;
 }

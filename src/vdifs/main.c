@@ -11,9 +11,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -63,8 +65,8 @@ static int await(pid_t child, int ready_fd)
 static int background(const struct vdifs_options *options)
 {
 	struct vd_error err = { "" };
+	pid_t self = getpid(), child;
 	int ready[2];
-	pid_t child;
 
 	if (pipe2(ready, O_CLOEXEC) < 0) {
 		vd_fail(&err, errno, "cannot make a pipe: %s", strerror(errno));
@@ -79,6 +81,10 @@ static int background(const struct vdifs_options *options)
 	if (child == 0) {
 		close(ready[0]);
 		setsid();
+		/* Who gives up waiting wants no mount; the supervisor goes on from here. */
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (getppid() != self)
+			return EXIT_FAILURE;
 		return vdifs_supervise(options, ready[1]);
 	}
 	close(ready[1]);
@@ -91,6 +97,7 @@ int main(int argc, char **argv)
 	struct vd_error err = { "" };
 	int status = EXIT_SUCCESS;
 
+	signal(SIGCHLD, SIG_DFL); /* inherited as ignored it would cost us the exit statuses */
 	keep_standard_descriptors();
 	vd_log_open("vdifs");
 	if (vdifs_options_parse(&options, argc, argv, &err) < 0)

@@ -265,9 +265,10 @@ void vdifs_serve_prepare(const struct vdifs_options *options, int null)
 		dup2(null, STDERR_FILENO);
 	}
 	prctl(PR_SET_PDEATHSIG, SIGKILL); /* until there may be a mount */
-	/* Ctrl-C goes to both processes: the supervisor unmounts first. */
+	/* What a terminal sends goes to both processes: the supervisor unmounts first. */
 	signal(SIGINT, SIG_IGN);
 	signal(SIGHUP, SIG_IGN);
+	signal(SIGQUIT, SIG_IGN);
 	vd_json_warm_up();
 }
 

@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -87,16 +88,22 @@ static void leave_directory(void)
 
 /*
  * From here on there is something to clean up. Before, a signal ends us as it ends any program, also
- * while the image is being opened on storage that does not answer, and the server goes with us.
+ * while the image is being opened on storage that does not answer, and the server goes with us; and
+ * so does the end of the starting process (main.c). What whoever started us had us ignore (nohup)
+ * would come through the descriptor all the same, and is left out.
  */
 static int catch_signals(struct supervisor *supervisor, struct vd_error *err)
 {
+	static const int signals[] = { SIGTERM, SIGINT, SIGHUP, SIGQUIT };
+	struct sigaction is;
 	sigset_t set;
 
 	sigemptyset(&set);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGHUP);
+	for (unsigned i = 0; i < sizeof(signals) / sizeof(*signals); i++) {
+		if (sigaction(signals[i], NULL, &is) == 0 && is.sa_handler != SIG_IGN)
+			sigaddset(&set, signals[i]);
+	}
+	prctl(PR_SET_PDEATHSIG, 0);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	supervisor->signals = signalfd(-1, &set, SFD_CLOEXEC);
 	return supervisor->signals < 0
@@ -200,6 +207,33 @@ static int begin(struct supervisor *supervisor, struct vd_error *err)
 
 /* --- what happens ---------------------------------------------------------------------------- */
 
+/* A signal, so there may be a mount: unmount, tell the server to end, and give it some time. */
+static void stop(struct supervisor *supervisor)
+{
+	struct vd_error err = { "" };
+	int r;
+
+	notify_systemd("STOPPING=1");
+	r = vdifs_place_unmount(&supervisor->place, false, &err);
+	kill(supervisor->server, SIGTERM);
+	if (!supervisor->stopping)
+		supervisor->deadline = now_ms() + GRACE_MS;
+	supervisor->stopping = true;
+	if (r < 0)
+		vd_log(LOG_ERR, "%s", err.text);
+}
+
+/* The starting process was ended before it heard that the mount is ready. 1: there is none yet. */
+static int on_abandoned(struct supervisor *supervisor)
+{
+	close(supervisor->ready_fd);
+	supervisor->ready_fd = -1;
+	if (!supervisor->mounted)
+		return 1;
+	stop(supervisor);
+	return 0;
+}
+
 /* The terminal is no longer ours. */
 static void leave_terminal(struct supervisor *supervisor)
 {
@@ -239,7 +273,7 @@ static int on_probe(struct supervisor *supervisor, struct vd_error *err)
 		return 0;
 	leave_terminal(supervisor);
 	if (write(supervisor->ready_fd, "r", 1) != 1)
-		vd_log(LOG_WARNING, "cannot tell the starting process that the mount is ready");
+		return on_abandoned(supervisor);
 	close(supervisor->ready_fd);
 	supervisor->ready_fd = -1;
 	return 0;
@@ -252,7 +286,15 @@ static void close_questions(struct supervisor *supervisor)
 	supervisor->questions = -1;
 }
 
-/* The server has opened all files. */
+/* Is nobody waiting for the mount any more? */
+static bool is_abandoned(const struct supervisor *supervisor)
+{
+	struct pollfd starter = { .fd = supervisor->ready_fd };
+
+	return poll(&starter, 1, 0) > 0;
+}
+
+/* The server has opened all files. 1: the mount is not wanted any more. */
 static int on_opened(struct supervisor *supervisor, struct vd_error *err)
 {
 	const struct vdifs_options *options = supervisor->options;
@@ -266,6 +308,8 @@ static int on_opened(struct supervisor *supervisor, struct vd_error *err)
 	r = catch_signals(supervisor, err);
 	if (r < 0)
 		return r;
+	if (is_abandoned(supervisor))
+		return 1;
 	r = vdifs_place_mount(&supervisor->place, options,
 			      options->fsname ? options->fsname : supervisor->image,
 			      supervisor->socket, err);
@@ -305,22 +349,6 @@ static int on_question(struct supervisor *supervisor)
 	return r < 0 ? r : 0;
 }
 
-/* A signal, so there is a mount: unmount, tell the server to end, and give it some time. */
-static void stop(struct supervisor *supervisor)
-{
-	struct vd_error err = { "" };
-	int r;
-
-	notify_systemd("STOPPING=1");
-	r = vdifs_place_unmount(&supervisor->place, false, &err);
-	kill(supervisor->server, SIGTERM);
-	if (!supervisor->stopping)
-		supervisor->deadline = now_ms() + GRACE_MS;
-	supervisor->stopping = true;
-	if (r < 0)
-		vd_log(LOG_ERR, "%s", err.text);
-}
-
 static void on_signal(struct supervisor *supervisor)
 {
 	struct signalfd_siginfo info;
@@ -340,12 +368,13 @@ static void on_deadline(const struct supervisor *supervisor)
 /* Wait for the next thing and handle it. 1: the server is gone, or must be. */
 static int turn(struct supervisor *supervisor, struct vd_error *err)
 {
-	enum { SIGNALS, SOCKET, QUESTIONS, PROBE, FDS };
+	enum { SIGNALS, SOCKET, QUESTIONS, PROBE, STARTER, FDS };
 	struct pollfd fds[] = {
 		[SIGNALS] = { .fd = supervisor->signals, .events = POLLIN },
 		[SOCKET] = { .fd = supervisor->socket, .events = POLLIN },
 		[QUESTIONS] = { .fd = supervisor->questions, .events = POLLIN },
 		[PROBE] = { .fd = supervisor->probe.fd, .events = POLLIN },
+		[STARTER] = { .fd = supervisor->ready_fd }, /* an error: nobody reads from it */
 	};
 	int64_t left = supervisor->stopping ? supervisor->deadline - now_ms() : -1;
 	int r;
@@ -361,6 +390,8 @@ static int turn(struct supervisor *supervisor, struct vd_error *err)
 		on_signal(supervisor);
 		return 0;
 	}
+	if (fds[STARTER].revents)
+		return on_abandoned(supervisor);
 	/* Questions before the byte that says that there are no more. */
 	if (fds[QUESTIONS].revents && on_question(supervisor) < 0)
 		return vd_fail(err, EPROTO, "the serving process asks what makes no sense");
@@ -445,8 +476,10 @@ int vdifs_supervise(const struct vdifs_options *options, int ready_fd)
 		.probe = VDIFS_PROBE_NONE,
 	};
 	struct vd_error err = { "" };
-	int r = begin(&supervisor, &err), status;
+	int r, status;
 
+	signal(SIGPIPE, SIG_IGN); /* nobody who has gone ends a mount */
+	r = begin(&supervisor, &err);
 	while (r == 0)
 		r = turn(&supervisor, &err);
 	if (r < 0)

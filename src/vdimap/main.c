@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -240,6 +241,7 @@ int main(int argc, char **argv)
 	struct vd_error err = { "" };
 	int r;
 
+	signal(SIGCHLD, SIG_DFL); /* inherited as ignored it would cost us the exit status */
 	vd_log_open("vdimap");
 	r = options_parse(argc, argv, &options, &err);
 	confined.mode = options.sandbox;

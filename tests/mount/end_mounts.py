@@ -294,37 +294,42 @@ class Life:
                 break
         return False
 
-    def settled(self):
-        """Wait until all is gone, or the mount stands and answers."""
+    def settled(self, role):
+        """Wait until all is gone, or the mount stands and answers.  Whose command is ended has it with both processes, or none."""
         def is_settled():
             if self.is_over():
                 return True
             if self.processes().get('starter'):
                 return False
+            if role == 'starter' and self.is_pair and set(self.processes()) != {'supervisor', 'server'}:
+                return False
             return self.is_mounted() and self.look() == 0
         if not wait_until(is_settled):
             return 'neither gone nor served: processes %s, mounted %s, error %d' % (self.processes(), self.is_mounted(),
                                                                                    self.look(False))
-        return self.all_over() if self.is_over() else self.end_mount()
+        problem = self.all_over() if self.is_over() else self.end_mount()
+        if problem and role == 'starter' and not self.is_mounted():     # the supervisor was faster
+            problem = self.all_over()
+        return problem
 
     def round_term(self, dice, role):
         self.begin(dice, role)
         if not self.strike(dice, role, signal.SIGTERM):
             self.notes.append('it had ended before')
-            return self.settled()
-        return self.settled() if role == 'starter' else self.all_over()
+            return self.settled(role)
+        return self.settled(role) if role == 'starter' else self.all_over()
 
     def round_kill(self, dice, role):
         self.begin(dice, role)
         if not self.strike(dice, role, signal.SIGKILL):
             self.notes.append('it had ended before')
-            return self.settled()
+            return self.settled(role)
         if role == 'server':
             return self.all_over()
         if role == 'only':          # nobody is left to unmount
             wait_until(self.is_over)
             return self.stale() if self.is_mounted() else self.all_over()
-        return self.settled()
+        return self.settled(role)
 
     def round_both(self, dice, role):
         self.begin(dice)

@@ -35,7 +35,7 @@ foreground() {
 
 all_foregrounds() {
 	local signal
-	for signal in TERM INT HUP; do
+	for signal in TERM INT HUP QUIT; do
 		foreground "-f and SIG$signal" "$signal" -f
 		foreground "-f -s and SIG$signal" "$signal" -f -s
 	done
@@ -74,7 +74,7 @@ reads() { # asked for so far; an answer that is written after this request comes
 # A signal to a daemon in the background, also while a file is open.
 background_signals() {
 	local signal server
-	for signal in TERM INT HUP; do
+	for signal in TERM INT HUP QUIT; do
 		wait_for 20 no_daemon
 		mount_image '' disk.qcow2 mnt || return
 		exec 8<mnt/disk.raw
@@ -273,6 +273,8 @@ killed() {
 		claim "$place: a read says ENOTCONN when both are dead$in" wait_for 10 is_dead
 		exec 8<&-
 		refuse "$place: the dead mount is named, with the cure$in" "dead mount.*fusermount3 -u.*$place" "$vdifs" disk.qcow2 $place
+		[ $place = plain ] ||
+			refuse "also below it$in" 'mnt/disk: a dead mount.*fusermount3 -u mnt$' "$vdifs" disk.qcow2 mnt/disk
 		claim "$place: the cure works$in" fusermount3 -u $place
 		mount_image '' disk.qcow2 $place || return
 		ok "$place: and then the image mounts$in"

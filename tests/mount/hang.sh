@@ -138,6 +138,18 @@ ends() {
 		kill -CONT "$store"
 	done
 
+	# The command that was typed, which waits for the two others: who gives it up wants no mount.
+	for signal in KILL TERM INT; do
+		forget store/disk.raw
+		stop_storage
+		begin "$vdifs" --format=qcow2 store/disk.raw mnt </dev/null >/dev/null 2>log
+		sleep 0.5
+		ends_soon $signal "SIG$signal to a command that waits for storage" "$pid"
+		kill -CONT "$store"
+		sleep 0.3
+		if mounted mnt; then not_ok "and nothing is mounted later"; else ok "and nothing is mounted later"; fi
+	done
+
 	begin "$vdifs" --format=qcow2 -f store/disk.raw mnt </dev/null >/dev/null 2>log
 	wait_for 20 cat mnt/disk.intervals.json
 	forget store/disk.raw
@@ -176,8 +188,13 @@ ends_soon() { # ends_soon SIGNAL CLAIM PID
 	echo "# $took ms; $(tr '\n' ';' <log)"
 	if mounted mnt; then not_ok "$2: nothing is mounted"; else ok "$2: nothing is mounted"; fi
 	end_of "$3"
-	is "$2: no process is left" "$(daemons | grep -vFx "$(daemons_of_storage)")" ''
+	wait_for 1 no_others
+	is "$2: no process is left" "$(others)" ''
 }
+
+others() { daemons | grep -vFx "$(daemons_of_storage)"; }
+
+no_others() { [ -z "$(others)" ]; }
 
 waits
 ends

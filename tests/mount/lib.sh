@@ -239,7 +239,8 @@ mounted() { mounts_below | grep -qFx -e "$(realpath -- "$1" 2>/dev/null || echo 
 mount_image() {
 	local status=0
 	# shellcheck disable=SC2086 # options are words
-	timeout -k 5 60 "$vdifs" $mode $1 -- "$2" "$3" 2>"$work/mount.err" </dev/null 9>&- || status=$?
+	timeout -k 5 60 env --default-signal=HUP,INT,QUIT "$vdifs" $mode $1 -- "$2" "$3" \
+		2>"$work/mount.err" </dev/null 9>&- || status=$?
 	[ "$status" -eq 0 ] && [ ! -s "$work/mount.err" ] ||
 		not_ok "$2 mounts$in" "exit status $status: $(cat "$work/mount.err")"
 }

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # Whatever becomes of the server, of the connection or of the place: no dead mount is left and no process,
 # and signals are heard. A server that somebody has taken over is played by vdifs_liar (tests/tools/liar.c).
-# shellcheck source-path=SCRIPTDIR source=lib.sh disable=SC2015,SC2086,SC2317
+# shellcheck source-path=SCRIPTDIR source=lib.sh disable=SC2015,SC2046,SC2086,SC2317
 . "$(dirname "$0")/lib.sh"
 start root qemu-img qemu-io python3
 liar=$tools/vdifs_liar
@@ -74,6 +74,41 @@ covered() {
 	claim "as it says it is unmounted then$in" fusermount3 -u mnt
 }
 
+# --- signals that whoever started us had ignored -------------------------------------------------
+
+ignored() {
+	env --ignore-signal=HUP "$vdifs" $mode -f disk.qcow2 mnt </dev/null 2>log &
+	pid=$!
+	wait_for 20 cmp -s mnt/disk.raw wanted
+	kill -HUP "$pid"
+	sleep 0.3
+	claim "under nohup a hang-up ends nothing$in" cmp mnt/disk.raw wanted
+	kill -TERM "$pid"
+	end_of "$pid"
+	is "but SIGTERM does$in" "$ended_with" 0
+	over "and then"
+
+	begin "$vdifs" $mode -f disk.qcow2 mnt </dev/null 2>log
+	wait_for 20 cmp -s mnt/disk.raw wanted
+	kill -QUIT $(daemons) # as a terminal does, to all at once
+	end_of "$pid"
+	is "SIGQUIT to all processes ends them well$in" "$ended_with $(cat log)" '0 '
+	over "and after it"
+}
+
+# Without SIGCHLD the kernel keeps no exit status.
+childless() {
+	local status
+	echo 'no image' >text
+	for program in "$vdimap text" "$vdifs $mode -f text mnt" "$vdifs $mode text mnt"; do
+		status=0
+		timeout 20 env --ignore-signal=CHLD $program >said 2>&1 </dev/null || status=$?
+		is "with SIGCHLD ignored a failure has its exit status: ${program##*/}$in" "$status $(grep -c text said)" '1 1'
+	done
+	claim "with SIGCHLD ignored an image mounts$in" timeout 20 env --ignore-signal=CHLD "$vdifs" $mode disk.qcow2 mnt
+	unmount mnt
+}
+
 # --- a server that does not do its work ----------------------------------------------------------
 
 # The moment of the stop is a matter of luck; whatever it is, the signal is heard.
@@ -126,6 +161,8 @@ all() {
 	aborted
 	moved
 	covered
+	ignored
+	childless
 	stopped
 	lies
 }
