@@ -37,6 +37,20 @@ static void leave_alone(int *socket)
 		syscall(SYS_close_range, 4, ~0u, 0); /* before Linux 5.9: they stay open */
 }
 
+/* What the user types, or pipes in, is not for who reads an image. */
+static void leave_input(void)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	if (null < 0) {
+		close(STDIN_FILENO);
+		return;
+	}
+	dup2(null, STDIN_FILENO);
+	if (null != STDIN_FILENO)
+		close(null);
+}
+
 static int child(const struct vd_confined_options *options, int socket)
 {
 	enum vd_sandbox_mode mode = options->mode == VD_SANDBOX_AUTO ? AUTO_MODE : options->mode;
@@ -46,6 +60,7 @@ static int child(const struct vd_confined_options *options, int socket)
 	confined.opener = vd_broker_opener(&confined.socket);
 	if (options->alone)
 		leave_alone(&confined.socket);
+	leave_input(); /* after that: the socket may have been in stdin's place */
 	if (options->prepare)
 		options->prepare(options->context);
 	vd_sandbox_warm_up();

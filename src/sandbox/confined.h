@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * A child process in the sandbox, and a parent that opens files for it. The parent parses nothing
- * that comes from an image. Both programs are built like that.
+ * that comes from an image. Both programs are built like that. The child's stdin is /dev/null.
  */
 #ifndef VD_SANDBOX_CONFINED_H
 #define VD_SANDBOX_CONFINED_H

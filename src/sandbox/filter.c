@@ -90,6 +90,14 @@ static int allow_equal(scmp_filter_ctx filter, const char *name, unsigned arg, u
 	return number < 0 ? 0 : seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, number, 1, &compare);
 }
 
+/* To outlive its parent, as the server of a mount does, but not to be sent signals by its end. */
+static int allow_outliving(scmp_filter_ctx filter)
+{
+	return seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(prctl), 2,
+				SCMP_A0_64(SCMP_CMP_EQ, PR_SET_PDEATHSIG),
+				SCMP_A1_64(SCMP_CMP_EQ, 0));
+}
+
 static int allow_partly(scmp_filter_ctx filter)
 {
 	/* No memory that is executable. */
@@ -120,8 +128,6 @@ static int allow_partly(scmp_filter_ctx filter)
 		r = allow(filter, "send");
 	if (r == 0)
 		r = allow_equal(filter, "prctl", 0, PR_SET_NAME);
-	if (r == 0)
-		r = allow_equal(filter, "prctl", 0, PR_SET_PDEATHSIG);
 	for (unsigned i = 0; requests[i] && r == 0; i++)
 		r = allow_equal(filter, "ioctl", 1, requests[i]);
 	for (unsigned i = 0; commands[i] && r == 0; i++) {
@@ -132,7 +138,7 @@ static int allow_partly(scmp_filter_ctx filter)
 	return r;
 }
 
-int vd_filter_install(bool may_open)
+int vd_filter_install(bool may_open, bool fuse)
 {
 	scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ERRNO(EPERM));
 	int r;
@@ -145,6 +151,8 @@ int vd_filter_install(bool may_open)
 		r = allow(filter, allowed[i]);
 	if (r == 0)
 		r = allow_partly(filter);
+	if (r == 0 && fuse)
+		r = allow_outliving(filter);
 	if (r == 0 && may_open)
 		r = allow(filter, "openat");
 	if (r == 0)
@@ -157,9 +165,10 @@ int vd_filter_install(bool may_open)
 
 #else
 
-int vd_filter_install(bool may_open)
+int vd_filter_install(bool may_open, bool fuse)
 {
 	(void)may_open;
+	(void)fuse;
 	return -ENOSYS;
 }
 

@@ -9,9 +9,9 @@
 
 /*
  * Install the filter for this process and its threads. may_open: openat(2) stays, because
- * something else (landlock) decides what may be opened. 0; -ENOSYS when kernel or build have no
- * seccomp; -errno.
+ * something else (landlock) decides what may be opened. fuse: it may outlive its parent. 0; -ENOSYS
+ * when kernel or build have no seccomp; -errno.
  */
-int vd_filter_install(bool may_open);
+int vd_filter_install(bool may_open, bool fuse);
 
 #endif

@@ -143,11 +143,16 @@ static int limit(int resource, rlim_t most)
 	return setrlimit(resource, &now) < 0 ? -errno : 0;
 }
 
-/* What is in memory comes from somebody's disk: no core file. */
+/*
+ * What is in memory comes from somebody's disk: no core file, and none for a program that the system
+ * has take them, to which a limit of 0 means nothing. Nobody but root traces it either.
+ */
 static int set_limits(void)
 {
 	int r = limit(RLIMIT_CORE, 0);
 
+	if (r == 0 && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+		r = -errno;
 	if (r == 0)
 		r = limit(RLIMIT_NOFILE, DESCRIPTORS_MAX);
 	if (r == 0)
@@ -242,7 +247,7 @@ int vd_sandbox_enter(enum vd_sandbox_mode mode, bool fuse, struct vd_error *err)
 		r = note(&layers, VD_LAYER_LANDLOCK, landlock_everything(fuse), err);
 	if (r == 0)
 		r = note(&layers, VD_LAYER_SECCOMP,
-			 vd_filter_install((layers & VD_LAYER_LANDLOCK) != 0), err);
+			 vd_filter_install((layers & VD_LAYER_LANDLOCK) != 0, fuse), err);
 	if (r < 0)
 		return r;
 	missing = VD_LAYERS_ALL & ~layers;

@@ -259,6 +259,7 @@ static void log_libfuse(enum fuse_log_level level, const char *format, va_list a
 
 void vdifs_serve_prepare(const struct vdifs_options *options, int null)
 {
+	dup2(null, STDOUT_FILENO); /* stdin has been left by now */
 	if (!options->debug) {
 		fuse_set_log_func(log_libfuse);
 		vd_log_keep_stderr();

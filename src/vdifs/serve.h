@@ -28,8 +28,8 @@ struct vdifs_server_options {
 };
 
 /*
- * Before the sandbox closes: signals, and what needs files. null: /dev/null, which becomes stderr for
- * all but our own log unless every word of libfuse is wanted.
+ * Before the sandbox closes: signals, and what needs files. null: /dev/null, which becomes stdout,
+ * and stderr for all but our own log unless every word of libfuse is wanted.
  */
 void vdifs_serve_prepare(const struct vdifs_options *options, int null);
 

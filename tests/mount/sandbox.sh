@@ -16,6 +16,7 @@ image top.qcow2 1m "write -q -P 66 128k 64k"
 image_options=
 qemu-img convert -O raw top.qcow2 wanted
 mkdir -p mnt
+echo 'no image' >text
 all=no_new_privs,capabilities,landlock${seccomp:+,seccomp},limits
 
 layers_of() { getfattr --only-values -n user.vdifs.info "$1" | jq -r .sandbox; }
@@ -69,6 +70,61 @@ server_state() {
 	end_of "$pid"
 }
 
+# What the caller types, or reads from us, is not the child's: neither while the image is opened, from a server
+# that says nothing, nor later.
+terminal() {
+	local program child user='--reuid=12345 --regid=12345 --clear-groups'
+	if grep -q '^#define HAVE_LIBNBD 1' "$tools/config.h"; then
+		"$python" -c 'import socket, time
+with socket.socket(socket.AF_UNIX) as silent:
+    silent.bind("silent")
+    silent.listen(8)
+    time.sleep(60)' &
+		silent=$!
+		wait_for 20 test -S silent
+		chmod 777 silent
+		for program in "$vdifs $mode -f ADDRESS mnt" "$vdifs $mode ADDRESS mnt" "setpriv $user -- $vdimap ADDRESS"; do
+			reads_text ${program/ADDRESS/nbd+unix:///?socket=silent}
+			wait_for 20 confined_child
+			is "while it opens ${program##*/} reads from nobody$in" "$(stdio_of "$child" 0)" /dev/null
+			if [[ $program == setpriv* ]]; then
+				claim "root alone, not the user, may have its memory or a core file$in" wait_for 5 roots_alone "$child"
+			else
+				is "and writes only to the log$in" "$(stdio_of "$child" 1)" /dev/null
+			fi
+			kill "$pid"
+			end_of "$pid"
+		done
+		kill "$silent"
+		wait "$silent" 2>/dev/null
+		rm silent
+	else
+		skip "while it opens it reads from nobody$in" "built without libnbd"
+	fi
+	reads_text "$vdifs" $mode -f top.qcow2 mnt
+	wait_for 20 cmp -s mnt/top.raw wanted
+	is "with -f the server reads from nobody and writes only to the log$in" \
+		"$(stdio_of "$(servers)" 0) $(stdio_of "$(servers)" 1)" '/dev/null /dev/null'
+	unmount mnt
+	end_of "$pid"
+}
+
+roots_alone() { [ "$(stat -c %u "/proc/$1/environ")" -eq 0 ]; }
+
+# shellcheck disable=SC2016
+reads_text() { begin sh -c 'exec "$@" <text >out 2>said' - "$@"; } # to have any other stdin than /dev/null
+
+stdio_of() { readlink "/proc/$1/fd/$2"; }
+
+confined_child() { # $child: the one of $program that is in its sandbox
+	local one
+	for one in $(processes); do
+		[[ " $program " == *" $(readlink "/proc/$one/exe") "* ]] && grep -q '^NoNewPrivs:.*1' "/proc/$one/status" &&
+			child=$one && return
+	done
+	return 1
+}
+
 # -v says what was opened and how it is confined, before the command is back.
 verbose() {
 	"$vdifs" $mode -v top.qcow2 mnt >said 2>&1
@@ -93,6 +149,12 @@ old_kernels() {
 		"$without" $gone -- "$vdifs" --sandbox=strict top.qcow2 mnt
 	"$without" $gone -- "$vdimap" --sandbox=strict top.qcow2 >said 2>&1 && not_ok "vdimap as well$in" ||
 		is "vdimap as well$in" "$(grep -c 'not available here: landlock' said)" 1
+
+	# The sandbox comes before the first byte of the image: what is wrong with that is not found.
+	refuse "nor does it look at the image before$in" 'strict: not available here: landlock;' \
+		"$without" $gone -- "$vdifs" --sandbox=strict text mnt
+	"$without" $gone -- "$vdimap" --sandbox=strict text >said 2>&1
+	is "nor does vdimap$in" "$? $(cut -d , -f 1 said | cut -d : -f 1-3)" "1 vdimap: --sandbox=strict: not available here"
 }
 
 parallel_cmp() {
@@ -141,6 +203,7 @@ if [ -n "$sanitized" ]; then # their run-time opens files: the sandbox is off th
 else
 	selftests
 	each_mode server_state
+	each_mode terminal
 	each_mode old_kernels
 	user_namespace
 	no_new_privs
