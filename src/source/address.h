@@ -38,8 +38,9 @@ bool vd_address_same(const struct vd_address *a, const struct vd_address *b);
 const char *vd_address_file_name(const struct vd_address *address);
 
 /*
- * Connect to the server and say nothing yet. Looks names of hosts up. Gives up after `seconds`, and
- * when a signal is pending that the caller has blocked. The socket, or -errno with a message.
+ * Connect to the server and say nothing yet. Looks names of hosts up, which has no limit but the
+ * resolver's own; then gives up after `seconds`, however many addresses the host has. Signals do
+ * what they do to the caller. The socket, or -errno with a message.
  */
 int vd_address_connect(const struct vd_address *address, unsigned seconds, struct vd_error *err);
 

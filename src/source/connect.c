@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Connecting to a server. This is done by the process that may (disk/broker.h), one thread, at
- * start-up. It has its signals blocked and waits for them elsewhere; a server that does not answer
- * must not keep it from hearing them, so that it looks now and then.
+ * start-up, when a signal still ends it: nothing here has to look for one. The lookup of a host's
+ * name takes as long as the resolver takes (resolv.conf(5)).
  */
 #include "config.h"
 
@@ -11,8 +11,6 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
-#include <signal.h>
-#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -26,33 +24,29 @@
 
 #ifdef HAVE_LIBNBD
 
-static bool signal_is_pending(void)
+static int64_t now_ms(void)
 {
-	static const int signals[] = { SIGTERM, SIGINT, SIGHUP };
-	sigset_t set;
-	bool any = false;
+	struct timespec now;
 
-	sigpending(&set);
-	for (unsigned i = 0; i < sizeof(signals) / sizeof(*signals); i++)
-		any = any || sigismember(&set, signals[i]) == 1;
-	return any;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * INT64_C(1000) + now.tv_nsec / 1000000;
 }
 
 /* Wait until the connection is there or has failed. 0 or -errno. */
-static int await(int fd, uint64_t ticks)
+static int await(int fd, int64_t until_ms)
 {
 	struct pollfd wait = { .fd = fd, .events = POLLOUT };
 	socklen_t length = sizeof(int);
 	int code = 0, r;
 
 	do {
-		r = poll(&wait, 1, TICK_MS);
-		if (r < 0 && errno != EINTR)
-			return -errno;
-		if (r <= 0 && signal_is_pending())
-			return -EINTR;
-	} while (r <= 0 && ticks-- > 0);
-	if (r <= 0)
+		int64_t left = until_ms - now_ms();
+
+		r = poll(&wait, 1, left > 0 ? (int)left : 0);
+	} while (r < 0 && errno == EINTR);
+	if (r < 0)
+		return -errno;
+	if (r == 0)
 		return -ETIMEDOUT;
 	if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &code, &length) < 0)
 		return -errno;
@@ -60,22 +54,21 @@ static int await(int fd, uint64_t ticks)
 }
 
 /* The connected socket or -errno. */
-static int connect_to(const struct sockaddr *to, socklen_t length, unsigned seconds)
+static int connect_to(const struct sockaddr *to, socklen_t length, int64_t until_ms)
 {
 	int fd = socket(to->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	uint64_t ticks = (uint64_t)seconds * 1000 / TICK_MS;
 	int r;
 
 	if (fd < 0)
 		return -errno;
 	r = connect(fd, to, length) < 0 ? -errno : 0;
 	/* A server in the file system that has others to greet first */
-	while (r == -EAGAIN && ticks-- > 0 && !signal_is_pending()) {
+	while (r == -EAGAIN && now_ms() < until_ms) {
 		poll(NULL, 0, TICK_MS);
 		r = connect(fd, to, length) < 0 ? -errno : 0;
 	}
 	if (r == -EINPROGRESS)
-		r = await(fd, ticks);
+		r = await(fd, until_ms);
 	if (r == 0)
 		return fd;
 	close(fd);
@@ -87,7 +80,24 @@ static int connect_unix(const struct vd_address *address, unsigned seconds)
 	struct sockaddr_un to = { .sun_family = AF_UNIX };
 
 	memcpy(to.sun_path, address->path, sizeof(to.sun_path));
-	return connect_to((const struct sockaddr *)&to, sizeof(to), seconds);
+	return connect_to((const struct sockaddr *)&to, sizeof(to),
+			  now_ms() + seconds * INT64_C(1000));
+}
+
+/* To the first of a host's addresses that answers; each has its share of the time. */
+static int connect_any(const struct addrinfo *found, unsigned seconds)
+{
+	int64_t until_ms = now_ms() + seconds * INT64_C(1000);
+	int fd = -ECONNREFUSED, left = 0;
+
+	for (const struct addrinfo *one = found; one; one = one->ai_next)
+		left++;
+	for (const struct addrinfo *one = found; one && fd < 0; one = one->ai_next) {
+		int64_t now = now_ms();
+
+		fd = connect_to(one->ai_addr, one->ai_addrlen, now + (until_ms - now) / left--);
+	}
+	return fd;
 }
 
 static int connect_tcp(const struct vd_address *address, unsigned seconds, struct vd_error *err)
@@ -95,15 +105,14 @@ static int connect_tcp(const struct vd_address *address, unsigned seconds, struc
 	struct addrinfo hints = { .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM };
 	struct addrinfo *found = NULL;
 	char shown[512];
-	int yes = 1, fd = -ECONNREFUSED;
+	int yes = 1, fd;
 	int r = getaddrinfo(address->host, address->port, &hints, &found);
 
 	vd_escape(shown, sizeof(shown), address->host, strlen(address->host));
 	if (r != 0)
 		return vd_fail(err, EHOSTUNREACH, "the host '%s' is not known: %s", shown,
 			       gai_strerror(r));
-	for (const struct addrinfo *one = found; one && fd < 0 && fd != -EINTR; one = one->ai_next)
-		fd = connect_to(one->ai_addr, one->ai_addrlen, seconds);
+	fd = connect_any(found, seconds);
 	freeaddrinfo(found);
 	if (fd < 0)
 		return vd_fail(err, -fd, "cannot connect to host '%s', port %s: %s", shown,

@@ -157,6 +157,37 @@ refuse_quietly() { # refuse_quietly CLAIM COMMAND...: exit status 1, in time
 	is "$text: the command fails, in time" "$status" 1
 }
 
+# --- a server far away ---------------------------------------------------------------------------
+
+# A host with three addresses, none of which answers, has the time of one.
+addresses() {
+	local port began took
+	grep -q '^#define HAVE_LIBNBD 1' "$tools/config.h" ||
+		{ skip "three addresses have the time of one" "built without libnbd"; return; }
+	"$python" -c 'import socket, time
+with socket.socket() as deaf:
+    deaf.bind(("0.0.0.0", 0))
+    deaf.listen(0)
+    callers = [socket.socket() for _ in range(4)]
+    for caller in callers:
+        caller.setblocking(False)
+        caller.connect_ex(("127.0.0.1", deaf.getsockname()[1]))
+    print(deaf.getsockname()[1], flush=True)
+    time.sleep(60)' >port &
+	deaf=$!
+	wait_for 20 test -s port
+	port=$(<port)
+	printf '127.0.0.%d vdifs-test\n' 1 2 3 >hosts
+	began=${EPOCHREALTIME/./}
+	# shellcheck disable=SC2016
+	refuse "a host that does not answer" "cannot connect to host 'vdifs-test'.*timed out" unshare --mount sh -c \
+		'mount --bind hosts /etc/hosts && exec "$@"' - "$vdifs" --nbd-timeout=2 "nbd://vdifs-test:$port/" mnt
+	took=$(((${EPOCHREALTIME/./} - began) / 1000))
+	claim "three addresses have the time of one: 2 s, here $took ms" test "$took" -ge 1900 -a "$took" -lt 4000
+	kill "$deaf"
+	wait "$deaf" 2>/dev/null
+}
+
 all() {
 	aborted
 	moved
@@ -168,4 +199,5 @@ all() {
 }
 
 each_mode all
+addresses
 finish
