@@ -164,6 +164,7 @@ static int question_receive(const struct vd_broker *broker, int socket, struct q
 	if (got == 0)
 		return 0;
 	if (got != sizeof(*question) || question->role >= ROLES || question->base > broker->count ||
+	    (question->role == ROLE_IMAGE && question->base > 0) || /* no file names that */
 	    !memchr(question->name, '\0', NAME_BYTES) || broker->questions == QUESTIONS_MAX)
 		return -EPROTO;
 	return 1;

@@ -192,6 +192,20 @@ static void test_base_that_was_not_opened(void **state)
 	end(*state, -EPROTO);
 }
 
+/* The image is the user's choice and no file's. */
+static void test_image_that_a_file_names(void **state)
+{
+	struct fixture *f = *state;
+	struct vd_source *disk;
+	struct vd_error err = { "" };
+	struct question lie = { .role = IMAGE, .base = 1, .name = "none" };
+
+	assert_int_equal(ask(f, "image", f->image, NULL, &disk, &err), 0);
+	send_raw(f, &lie, sizeof(lie));
+	vd_source_close(disk);
+	end(f, -EPROTO);
+}
+
 static void test_role_that_is_none(void **state)
 {
 	struct question lie = { .role = 3, .name = "base" };
@@ -258,11 +272,17 @@ static void test_nobody_answers(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		BROKER_TEST(test_files_come_through),       BROKER_TEST(test_refusals_come_through),
-		BROKER_TEST(test_by_hand_is_by_hand),       BROKER_TEST(test_policy_is_the_parents),
-		BROKER_TEST(test_base_that_was_not_opened), BROKER_TEST(test_role_that_is_none),
-		BROKER_TEST(test_name_without_end),         BROKER_TEST(test_packet_too_short),
-		BROKER_TEST(test_files_are_counted),        BROKER_TEST(test_nobody_answers),
+		BROKER_TEST(test_files_come_through),
+		BROKER_TEST(test_refusals_come_through),
+		BROKER_TEST(test_by_hand_is_by_hand),
+		BROKER_TEST(test_policy_is_the_parents),
+		BROKER_TEST(test_image_that_a_file_names),
+		BROKER_TEST(test_base_that_was_not_opened),
+		BROKER_TEST(test_role_that_is_none),
+		BROKER_TEST(test_name_without_end),
+		BROKER_TEST(test_packet_too_short),
+		BROKER_TEST(test_files_are_counted),
+		BROKER_TEST(test_nobody_answers),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
