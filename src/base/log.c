@@ -33,11 +33,12 @@ void vd_log_keep_stderr(void)
 		log_fd = fd;
 }
 
-void vd_log_to_syslog(void)
+void vd_log_to_syslog(int null)
 {
 	atomic_store(&log_use_syslog, true);
+	/* Not closed: another thread may be about to write, and the number may be a file's by then. */
 	if (log_fd != STDERR_FILENO)
-		close(log_fd);
+		dup3(null, log_fd, O_CLOEXEC);
 }
 
 static void log_line(int priority, const char *format, va_list args)

@@ -21,8 +21,11 @@ void vd_log_open(const char *program);
  */
 void vd_log_keep_stderr(void);
 
-/* From now on log to syslog instead of stderr. Call when stderr is about to go away. */
-void vd_log_to_syslog(void);
+/*
+ * From now on log to syslog instead of stderr. Call when stderr is about to go away. null: a
+ * descriptor of /dev/null, which takes the place of the one that was kept.
+ */
+void vd_log_to_syslog(int null);
 
 /* The priority is one of syslog(3): LOG_ERR, LOG_WARNING, LOG_INFO. */
 void vd_log(int priority, const char *format, ...) __attribute__((format(printf, 2, 3)));

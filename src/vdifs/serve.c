@@ -78,7 +78,7 @@ static int await_mount(const struct server *server)
 /* The terminal is no longer ours: nothing of it may be kept open. */
 static void leave_terminal(int null)
 {
-	vd_log_to_syslog();
+	vd_log_to_syslog(null);
 	for (int fd = 0; fd <= 2; fd++)
 		dup2(null, fd);
 	close(null);

@@ -237,7 +237,7 @@ static int on_abandoned(struct supervisor *supervisor)
 /* The terminal is no longer ours. */
 static void leave_terminal(struct supervisor *supervisor)
 {
-	vd_log_to_syslog();
+	vd_log_to_syslog(supervisor->null);
 	leave_directory();
 	for (int fd = 0; fd <= 2; fd++)
 		dup2(supervisor->null, fd);

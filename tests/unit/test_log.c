@@ -5,12 +5,14 @@
  */
 #include "config.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <syslog.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "util.h"
@@ -131,13 +133,19 @@ static void threads_together_log_a_place_once(void **state)
 
 static void after_the_switch_to_syslog_stderr_is_left_alone(void **state)
 {
+	int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+	unsigned files;
 	char *text;
 
 	(void)state;
 	capture_begin();
-	vd_log_to_syslog();
+	vd_log_keep_stderr();
+	files = open_files();
+	vd_log_to_syslog(null);
+	assert_int_equal(open_files(), files); /* a thread that is about to write must find it */
 	vd_log(LOG_DEBUG, "a unit test of vdifs");
 	text = capture_end();
+	close(null);
 	assert_string_equal(text, "");
 	free(text);
 }
