@@ -95,13 +95,13 @@ static char *keep(struct vdifs_options *options, const char *text, size_t length
 }
 
 /* Append a word to the mount options. */
-static int pass_on(struct vdifs_options *options, const char *word)
+static int pass_on(struct vdifs_options *options, const char *word, struct vd_error *err)
 {
 	size_t had = options->mount_options ? strlen(options->mount_options) : 0;
 	char *joined = realloc(options->mount_options, had + strlen(word) + 2);
 
 	if (!joined)
-		return -ENOMEM;
+		return vd_fail(err, ENOMEM, "out of memory");
 	joined[had] = '\0';
 	if (had)
 		strcat(joined, ",");
@@ -195,7 +195,7 @@ static int word_set(struct vdifs_options *options, char *word, struct vd_error *
 	    strncmp(word, "comment=", 8) == 0)
 		return 0;
 	if (is_in(passed, word))
-		return pass_on(options, word);
+		return pass_on(options, word, err);
 	if (strcmp(word, "debug") == 0) {
 		options->debug = options->foreground = true;
 		return 0;
@@ -205,7 +205,7 @@ static int word_set(struct vdifs_options *options, char *word, struct vd_error *
 	if (strcmp(word, "fsname") == 0 && value) {
 		free(options->fsname);
 		options->fsname = strdup(value);
-		return options->fsname ? 0 : -ENOMEM;
+		return options->fsname ? 0 : vd_fail(err, ENOMEM, "out of memory");
 	}
 	if (strcmp(word, "subtype") == 0)
 		return 0;
