@@ -13,9 +13,11 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <syslog.h>
 #include <time.h>
 
 #include "base/bytes.h"
+#include "base/log.h"
 #include "map/index.h"
 #include "map/marks.h"
 #include "map/scan.h"
@@ -34,6 +36,7 @@ struct vd_index {
 	pthread_t thread;
 	bool has_thread;
 	atomic_bool complete;
+	atomic_bool has_differed; /* and that was said */
 	pthread_mutex_t lock; /* for all that follows, until complete */
 	pthread_cond_t ended; /* or to be stopped */
 	bool stop;
@@ -477,4 +480,20 @@ int vd_index_seek(struct vd_index *index, uint64_t virt, bool want_data, uint64_
 struct vd_json_mark vd_index_json_mark(struct vd_index *index, uint64_t json)
 {
 	return vd_marks_find(&index->marks, json);
+}
+
+bool vd_index_json_stretch(struct vd_index *index, uint64_t number, struct vd_stretch_mark *mark)
+{
+	return vd_marks_stretch(&index->marks, number, mark);
+}
+
+int vd_index_differs(struct vd_index *index)
+{
+	if (!atomic_exchange(&index->has_differed, true))
+		vd_log(LOG_ERR,
+		       "%s: the map does not fit into memory, and where it is walked again holes "
+		       "are not where they were: files made of it read as an error there; mount "
+		       "with a larger --map-memory",
+		       index->disk->layers[0]->source->name);
+	return -EIO;
 }

@@ -124,9 +124,18 @@ int vd_index_iter_pair(struct vd_index_iter *iter, struct vd_pairs *pairs, struc
  */
 struct vd_json_mark {
 	uint64_t virt, json, number;
+	uint64_t sum; /* of the pairs before, see vd_pair_sum() */
 };
 
 /* The last mark at or before the character. Only once the index is complete. */
 struct vd_json_mark vd_index_json_mark(struct vd_index *index, uint64_t json);
+
+struct vd_stretch_mark;
+
+/* Which stretch (stretch.h) of the text's pairs that one is in. Likewise. False: it has none. */
+bool vd_index_json_stretch(struct vd_index *index, uint64_t number, struct vd_stretch_mark *mark);
+
+/* The disk, walked over again, is not what it was when the index was made: -EIO, logged once. */
+int vd_index_differs(struct vd_index *index);
 
 #endif

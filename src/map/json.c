@@ -14,10 +14,13 @@
 
 #include "base/bytes.h"
 #include "map/json.h"
+#include "map/stretch.h"
 
 struct vd_json_reader {
 	struct vd_index_iter iter;
 	struct vd_scan *scan; /* NULL: none */
+	bool is_settled; /* the pairs are those that the index counted, from the stretch */
+	struct vd_stretch *stretch; /* NULL: none yet */
 	struct vd_pairs pairs;
 	unsigned cluster_bits;
 	uint64_t number; /* pairs written */
@@ -38,6 +41,9 @@ static void reader_place(struct vd_json_reader *reader, const struct vd_json_mar
 {
 	vd_index_iter_init(&reader->iter, reader->iter.index, mark->virt);
 	reader->pairs = (struct vd_pairs){ .cluster_bits = reader->cluster_bits };
+	reader->is_settled = !reader->scan &&
+			     reader->cluster_bits == reader_disk(reader)->cluster_bits &&
+			     vd_index_poll(reader->iter.index) == 0;
 	reader->number = mark->number;
 	reader->done = false;
 	reader->start = mark->json;
@@ -64,6 +70,7 @@ int vd_json_reader_new(struct vd_index *index, unsigned cluster_bits, struct vd_
 	reader->iter.index = index;
 	reader->iter.walk.bad_bytes = 0;
 	reader->scan = NULL;
+	reader->stretch = NULL;
 	reader->cluster_bits = cluster_bits;
 	reader_rewind(reader);
 	*out = reader;
@@ -76,13 +83,16 @@ int vd_json_reader_scan(struct vd_json_reader *reader, unsigned threads)
 
 	if (r == 0)
 		vd_index_iter_scan(&reader->iter, reader->scan);
+	reader->is_settled = reader->is_settled && r < 0;
 	return r;
 }
 
 void vd_json_reader_free(struct vd_json_reader *reader)
 {
-	if (reader)
-		vd_scan_free(reader->scan);
+	if (!reader)
+		return;
+	vd_scan_free(reader->scan);
+	vd_stretch_free(reader->stretch);
 	free(reader);
 }
 
@@ -94,6 +104,39 @@ uint64_t vd_json_reached(const struct vd_json_reader *reader)
 uint64_t vd_json_bad_bytes(const struct vd_json_reader *reader)
 {
 	return reader->iter.walk.bad_bytes + (reader->scan ? vd_scan_bad_bytes(reader->scan) : 0);
+}
+
+/* The next of the pairs that the index counted. 1, 0 at the end, or an error. */
+static int settled_pair(struct vd_json_reader *reader, struct vd_pair *pair,
+			const struct vd_interrupt *interrupt)
+{
+	struct vd_index *index = reader->iter.index;
+	const struct vd_pair *next = NULL;
+	struct vd_stretch_mark mark;
+	int r = 0;
+
+	if (!reader->stretch)
+		r = vd_stretch_new(index, reader->cluster_bits, &reader->stretch);
+	else
+		next = vd_stretch_pair(reader->stretch, reader->number);
+	if (r == 0 && !next) {
+		if (!vd_index_json_stretch(index, reader->number, &mark))
+			return 0;
+		r = vd_stretch_load(reader->stretch, &mark, interrupt);
+		next = vd_stretch_pair(reader->stretch, reader->number);
+	}
+	if (r < 0)
+		return r;
+	*pair = *next;
+	return 1;
+}
+
+static int next_pair(struct vd_json_reader *reader, struct vd_pair *pair,
+		     const struct vd_interrupt *interrupt)
+{
+	if (reader->is_settled)
+		return settled_pair(reader, pair, interrupt);
+	return vd_index_iter_pair(&reader->iter, &reader->pairs, pair, interrupt);
 }
 
 /*
@@ -108,7 +151,7 @@ static int reader_advance(struct vd_json_reader *reader, char *to,
 
 	if (reader->done)
 		return 0;
-	r = vd_index_iter_pair(&reader->iter, &reader->pairs, &pair, interrupt);
+	r = next_pair(reader, &pair, interrupt);
 	if (r < 0)
 		return r;
 	reader->start += reader->length;
@@ -186,6 +229,8 @@ static int attribute_try(struct vd_index *index, unsigned cluster_bits, char *te
 
 	if (r < 0)
 		return r;
+	reader->is_settled =
+		false; /* its size is not known to anybody yet: what is true now will do */
 	got = vd_json_read(reader, text, VD_ATTRIBUTE_MAX + 1, 0, interrupt);
 	vd_json_reader_free(reader);
 	if (got < 0)

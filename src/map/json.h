@@ -34,7 +34,9 @@ void vd_json_reader_free(struct vd_json_reader *reader); /* NULL is fine */
 /*
  * Copy the text from character `at` on, as much as there is up to `bytes`. Reading on where the
  * last call ended costs nothing extra; going elsewhere in an exact map needs a complete index.
- * Returns the number of characters, 0 at the end, or -EINTR, -ENOMEM.
+ * Returns the number of characters, 0 at the end, or -EINTR, -ENOMEM. An exact map of an index that
+ * was complete when the reader was made, or when it went elsewhere, is the one of which the index
+ * knows the length: -EIO where that cannot be made again (stretch.h).
  */
 ssize_t vd_json_read(struct vd_json_reader *reader, char *buffer, size_t bytes, uint64_t at,
 		     const struct vd_interrupt *interrupt);

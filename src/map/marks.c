@@ -13,7 +13,7 @@ void vd_marks_init(struct vd_marks *marks, uint64_t virtual_size, unsigned clust
 	marks->pairs = (struct vd_pairs){ .cluster_bits = cluster_bits };
 	marks->head = vd_json_head(text, virtual_size, cluster_bits);
 	marks->json = marks->head;
-	marks->number = 0;
+	marks->number = marks->sum = 0;
 	marks->step = FIRST_STEP;
 	marks->count = 0;
 }
@@ -36,8 +36,10 @@ static void marks_pair(struct vd_marks *marks, const struct vd_pair *pair)
 				.virt = pair->first << marks->pairs.cluster_bits,
 				.json = marks->json,
 				.number = marks->number,
+				.sum = marks->sum,
 			};
 	}
+	marks->sum += vd_pair_sum(pair);
 	marks->json += vd_json_pair_bytes(pair, marks->number == 0);
 	marks->number++;
 }
@@ -75,4 +77,21 @@ struct vd_json_mark vd_marks_find(const struct vd_marks *marks, uint64_t json)
 			high = middle;
 	}
 	return marks->marks[low];
+}
+
+bool vd_marks_stretch(const struct vd_marks *marks, uint64_t number, struct vd_stretch_mark *mark)
+{
+	uint64_t i = number / marks->step; /* marks[i].number is i * step */
+	bool is_last = i + 1 >= marks->count;
+
+	if (number >= marks->number)
+		return false;
+	*mark = (struct vd_stretch_mark){
+		.virt = marks->marks[i].virt,
+		.number = marks->marks[i].number,
+		.count = (is_last ? marks->number : marks->marks[i + 1].number) -
+			 marks->marks[i].number,
+		.sum = (is_last ? marks->sum : marks->marks[i + 1].sum) - marks->marks[i].sum,
+	};
+	return true;
 }

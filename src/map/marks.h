@@ -9,6 +9,7 @@
 
 #include "map/index.h"
 #include "map/pairs.h"
+#include "map/stretch.h"
 
 #define VD_MARKS_MAX 4096
 
@@ -16,7 +17,7 @@ struct vd_marks {
 	struct vd_pairs pairs;
 	uint64_t head; /* characters of the head */
 	uint64_t json; /* characters so far, the head included */
-	uint64_t number; /* pairs so far */
+	uint64_t number, sum; /* pairs so far */
 	uint64_t step; /* a mark each so many pairs */
 	unsigned count;
 	struct vd_json_mark marks[VD_MARKS_MAX];
@@ -29,5 +30,8 @@ void vd_marks_add(struct vd_marks *marks, uint64_t start, uint64_t end);
 void vd_marks_end(struct vd_marks *marks);
 
 struct vd_json_mark vd_marks_find(const struct vd_marks *marks, uint64_t json);
+
+/* From which mark to the next one the pair with that number is, after the end. False: there is none. */
+bool vd_marks_stretch(const struct vd_marks *marks, uint64_t number, struct vd_stretch_mark *mark);
 
 #endif

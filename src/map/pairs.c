@@ -36,6 +36,19 @@ bool vd_pairs_end(struct vd_pairs *pairs, struct vd_pair *done)
 	return was_open;
 }
 
+/* The last step of SplitMix64: each bit of the number changes each bit of the result. */
+static uint64_t bits_mix(uint64_t number)
+{
+	number = (number ^ number >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+	number = (number ^ number >> 27) * UINT64_C(0x94d049bb133111eb);
+	return number ^ number >> 31;
+}
+
+uint64_t vd_pair_sum(const struct vd_pair *pair)
+{
+	return bits_mix(pair->first ^ bits_mix(pair->last + UINT64_C(0x9e3779b97f4a7c15)));
+}
+
 size_t vd_json_head(char *text, uint64_t virtual_size, unsigned cluster_bits)
 {
 	return (size_t)snprintf(text, VD_JSON_PIECE_MAX,

@@ -32,6 +32,12 @@ bool vd_pairs_add(struct vd_pairs *pairs, uint64_t start, uint64_t end, struct v
 /* There are no more intervals. True: *done is the last pair. */
 bool vd_pairs_end(struct vd_pairs *pairs, struct vd_pair *done);
 
+/*
+ * A number by which pairs are known again: two lists of ascending pairs whose sums are equal, modulo
+ * 2^64, are taken for the same. No protection against who wants to deceive.
+ */
+uint64_t vd_pair_sum(const struct vd_pair *pair);
+
 /* The longest of the texts below. */
 #define VD_JSON_PIECE_MAX 128
 

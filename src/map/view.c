@@ -10,7 +10,8 @@
  * side by side in the L2 tables, its clusters side by side in the data, its L2 tables in the L1
  * table. So all areas are made by walking over the pairs, and a pair is found from any place in any
  * area by its number of clusters and tables before it. Marks on the way, whose number is
- * bounded, hold these for every so many pairs; from a mark on the map is walked.
+ * bounded, hold these for every so many pairs; from mark to mark pairs are had as a stretch, which
+ * is what it was when the view was made, or an error.
  *
  * The cluster size is that of the top layer, which is the grain of the map as JSON: then a cluster
  * is in the file exactly if it is in that list, and nothing that the image keeps apart is joined
@@ -78,6 +79,8 @@ static void place_advance(const struct vd_view *view, struct vd_place *place,
 			  const struct vd_pair *pair, const struct vd_pair *next)
 {
 	place->first = next->first;
+	place->number++;
+	place->sum += vd_pair_sum(pair);
 	place->clusters += vd_pair_clusters(pair);
 	place->tables += vd_table_of(view, next->first) - vd_table_of(view, pair->first);
 	/* Tables in between have no data and are not there. */
@@ -85,9 +88,9 @@ static void place_advance(const struct vd_view *view, struct vd_place *place,
 		place->tables -= vd_table_of(view, next->first) - vd_table_of(view, pair->last) - 1;
 }
 
-static void mark_add(struct vd_view *view, const struct vd_place *place, uint64_t number)
+static void mark_add(struct vd_view *view, const struct vd_place *place)
 {
-	if (number % view->mark_step != 0)
+	if (place->number % view->mark_step != 0)
 		return;
 	if (view->mark_count == VD_VIEW_MARKS_MAX) {
 		for (unsigned i = 0; i < VD_VIEW_MARKS_MAX / 2; i++)
@@ -95,7 +98,7 @@ static void mark_add(struct vd_view *view, const struct vd_place *place, uint64_
 		view->mark_count = VD_VIEW_MARKS_MAX / 2;
 		view->mark_step *= 2;
 	}
-	if (number % view->mark_step == 0)
+	if (place->number % view->mark_step == 0)
 		view->marks[view->mark_count++] = *place;
 }
 
@@ -106,26 +109,26 @@ static int view_walk(struct vd_view *view, const struct vd_interrupt *interrupt)
 	struct vd_pairs pairs = { .cluster_bits = view->cluster_bits };
 	struct vd_pair pair = { 0 }, next;
 	struct vd_place place = { 0 };
-	uint64_t number = 0;
 	int r;
 
 	if (!iter)
 		return -ENOMEM;
 	vd_index_iter_init(iter, view->index, 0);
 	while ((r = vd_index_iter_pair(iter, &pairs, &next, interrupt)) > 0) {
-		if (number == 0)
+		if (view->pairs++ == 0)
 			place.first = next.first;
 		else
 			place_advance(view, &place, &pair, &next);
-		mark_add(view, &place, number++);
+		mark_add(view, &place);
 		pair = next;
-		if (number % VD_VIEW_PAIRS_PER_CHECK == 0 && vd_is_interrupted(interrupt)) {
+		if (view->pairs % VD_VIEW_PAIRS_PER_CHECK == 0 && vd_is_interrupted(interrupt)) {
 			r = -EINTR;
 			break;
 		}
 	}
 	free(iter);
-	if (r == 0 && number > 0) {
+	if (r == 0 && view->pairs > 0) {
+		view->sum = place.sum + vd_pair_sum(&pair);
 		view->clusters = place.clusters + vd_pair_clusters(&pair);
 		view->tables = place.tables + vd_table_of(view, pair.last) -
 			       vd_table_of(view, pair.first) + 1;
@@ -172,13 +175,14 @@ int vd_view_new(struct vd_index *index, const struct vd_interrupt *interrupt, st
 	view->cluster_bits = view_bits(disk);
 	view->table_entries = (UINT64_C(1) << view->cluster_bits) / VD_VIEW_ENTRY_BYTES;
 	view->disk_bytes = vd_div_up(disk->size, VD_SECTOR) * VD_SECTOR;
-	view->data_bytes = totals.data_bytes;
-	view->mark_step = 1;
+	view->mark_step = VD_VIEW_STEP_MIN;
 	clusters = vd_div_up(disk->size, UINT64_C(1) << view->cluster_bits);
 	view->l1_entries = vd_max(vd_div_up(clusters, view->table_entries), 1);
 	r = view_walk(view, interrupt);
 	if (r == 0)
 		r = view_place_areas(view);
+	/* The index has counted them in a walk of its own. */
+	view->data_bytes = vd_min(totals.data_bytes, view->clusters << view->cluster_bits);
 	if (r < 0)
 		free(view);
 	else
@@ -216,7 +220,7 @@ uint64_t vd_area_key(const struct vd_view *view, enum vd_area area, const struct
 }
 
 /* The last mark at or before a key, or the first one. There is one. */
-static const struct vd_place *mark_find(const struct vd_view *view, enum vd_area area, uint64_t key)
+static unsigned mark_find(const struct vd_view *view, enum vd_area area, uint64_t key)
 {
 	unsigned low = 0, high = view->mark_count;
 
@@ -228,50 +232,76 @@ static const struct vd_place *mark_find(const struct vd_view *view, enum vd_area
 		else
 			high = middle;
 	}
-	return &view->marks[low];
+	return low;
+}
+
+/* Stand on the first pair behind a mark. 1 or an error. */
+static int cursor_place(const struct vd_view *view, struct vd_cursor *cursor, unsigned mark,
+			const struct vd_interrupt *interrupt)
+{
+	const struct vd_place *place = &view->marks[mark];
+	bool is_last = mark + 1 == view->mark_count;
+	struct vd_stretch_mark stretch = {
+		.virt = place->first << view->cluster_bits,
+		.number = place->number,
+		.count = (is_last ? view->pairs : place[1].number) - place->number,
+		.sum = (is_last ? view->sum : place[1].sum) - place->sum,
+	};
+	int r = 0;
+
+	if (!cursor->stretch)
+		r = vd_stretch_new(view->index, view->cluster_bits, &cursor->stretch);
+	if (r == 0 && !vd_stretch_pair(cursor->stretch, place->number))
+		r = vd_stretch_load(cursor->stretch, &stretch, interrupt);
+	if (r < 0)
+		return r;
+	cursor->is_valid = true;
+	cursor->mark = mark;
+	cursor->place = *place;
+	cursor->pair = *vd_stretch_pair(cursor->stretch, place->number);
+	return 1;
 }
 
 int vd_cursor_next(const struct vd_view *view, struct vd_cursor *cursor,
 		   const struct vd_interrupt *interrupt)
 {
-	struct vd_pair next;
-	int r = vd_index_iter_pair(&cursor->iter, &cursor->pairs, &next, interrupt);
+	const struct vd_pair *next = vd_stretch_pair(cursor->stretch, cursor->place.number + 1);
 
-	cursor->is_valid = r > 0;
-	if (r <= 0)
-		return r;
-	place_advance(view, &cursor->place, &cursor->pair, &next);
-	cursor->pair = next;
+	cursor->is_valid = false;
+	if (!next)
+		return cursor->mark + 1 == view->mark_count
+			       ? 0
+			       : cursor_place(view, cursor, cursor->mark + 1, interrupt);
+	cursor->is_valid = true;
+	place_advance(view, &cursor->place, &cursor->pair, next);
+	cursor->pair = *next;
 	return 1;
 }
 
 int vd_cursor_seek(const struct vd_view *view, struct vd_cursor *cursor, enum vd_area area,
 		   uint64_t key, const struct vd_interrupt *interrupt)
 {
-	const struct vd_place *mark;
-	int r;
+	unsigned mark;
 
 	if (view->mark_count == 0)
 		return 0;
 	mark = mark_find(view, area, key);
-	if (cursor->is_valid && cursor->place.clusters >= mark->clusters &&
+	if (cursor->is_valid && cursor->mark == mark &&
 	    vd_area_key(view, area, &cursor->place) <= key)
 		return 1;
-	vd_index_iter_init(&cursor->iter, view->index, mark->first << view->cluster_bits);
-	cursor->pairs = (struct vd_pairs){ .cluster_bits = view->cluster_bits };
-	cursor->place = *mark;
-	r = vd_index_iter_pair(&cursor->iter, &cursor->pairs, &cursor->pair, interrupt);
-	cursor->is_valid = r > 0;
-	return r == 0 ? -EIO : r; /* it was there when it was marked */
+	cursor->is_valid = false;
+	return cursor_place(view, cursor, mark, interrupt);
 }
 
 void vd_cursor_init(struct vd_cursor *cursor)
 {
 	cursor->is_valid = false;
+	cursor->stretch = NULL;
 	pthread_mutex_init(&cursor->lock, NULL);
 }
 
 void vd_cursor_clear(struct vd_cursor *cursor)
 {
+	vd_stretch_free(cursor->stretch);
 	pthread_mutex_destroy(&cursor->lock);
 }

@@ -36,7 +36,11 @@ uint64_t vd_view_blocks(const struct vd_view *view);
 int vd_view_reader_new(const struct vd_view *view, struct vd_view_reader **out);
 void vd_view_reader_free(struct vd_view_reader *reader); /* NULL is fine */
 
-/* Read exactly `bytes` (inside the file) at `at`. 0, -EINTR, or as vd_disk_read(). */
+/*
+ * Read exactly `bytes` (inside the file) at `at`. 0, -EINTR, or as vd_disk_read(); also -EIO where the
+ * map, which was not stored for want of room, is not found as it was: never anything else than what
+ * belongs there.
+ */
 int vd_view_read(struct vd_view_reader *reader, void *buffer, size_t bytes, uint64_t at,
 		 struct vd_scratch *scratch, const struct vd_interrupt *interrupt);
 

@@ -8,9 +8,11 @@
 
 #include <pthread.h>
 
+#include "map/stretch.h"
 #include "map/view.h"
 
 #define VD_VIEW_MARKS_MAX 16384
+#define VD_VIEW_STEP_MIN 64 /* pairs from mark to mark */
 #define VD_VIEW_PAIRS_PER_CHECK 1024 /* between two looks for an interrupt */
 #define VD_VIEW_ENTRY_BYTES 8
 #define VD_VIEW_REFCOUNT_ORDER 4 /* 16 bits */
@@ -29,6 +31,7 @@ enum vd_area {
 /* Where a pair stands: its first cluster, and what comes before it in the file. */
 struct vd_place {
 	uint64_t first; /* cluster of the disk */
+	uint64_t number, sum; /* of pairs before it, see vd_pair_sum() */
 	uint64_t clusters; /* of data before it */
 	uint64_t tables; /* L2 tables before the one that its first cluster is in */
 };
@@ -39,6 +42,7 @@ struct vd_view {
 	uint64_t table_entries; /* of an L2 table */
 	uint64_t disk_bytes; /* whole sectors */
 	uint64_t l1_entries;
+	uint64_t pairs, sum; /* of all of them */
 	uint64_t clusters, tables; /* of data, of L2 */
 	uint64_t data_bytes; /* of the map: the rest of the clusters are holes */
 	uint64_t starts[AREA_END + 1]; /* cluster of the file in which an area begins */
@@ -51,10 +55,10 @@ struct vd_view {
 struct vd_cursor {
 	pthread_mutex_t lock;
 	bool is_valid;
+	unsigned mark; /* whose stretch it is in */
 	struct vd_place place;
 	struct vd_pair pair;
-	struct vd_pairs pairs;
-	struct vd_index_iter iter;
+	struct vd_stretch *stretch; /* NULL: none yet */
 };
 
 /* First byte of an area in the file. */
@@ -92,7 +96,7 @@ void vd_cursor_clear(struct vd_cursor *cursor);
 
 /*
  * Stand on a pair such that those before it have nothing at or behind the key. 1; 0: there are no
- * pairs; or an error. The lock is held.
+ * pairs; or an error, as of vd_stretch_load(). The lock is held.
  */
 int vd_cursor_seek(const struct vd_view *view, struct vd_cursor *cursor, enum vd_area area,
 		   uint64_t key, const struct vd_interrupt *interrupt);

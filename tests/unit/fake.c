@@ -86,6 +86,15 @@ static ssize_t fake_pread(const struct vd_source *source, void *buffer, size_t b
 	return (ssize_t)bytes;
 }
 
+/* Is the block told of as a hole? */
+static bool fake_tells_hole(struct fake_source *fake, uint64_t block)
+{
+	uint64_t mood = atomic_load(&fake->mood);
+
+	return fake_source_is_hole(&fake->source, block << fake->hole_bits) &&
+	       !(mood && mix(mood, block) & 1);
+}
+
 /* Sometimes not as far as it could: the contract allows it. */
 static int fake_extent(const struct vd_source *source, uint64_t host, bool *is_hole, uint64_t *end)
 {
@@ -93,9 +102,9 @@ static int fake_extent(const struct vd_source *source, uint64_t host, bool *is_h
 	uint64_t block = (host >> fake->hole_bits) + 1;
 
 	atomic_fetch_add(&fake->extents, 1);
-	*is_hole = fake_source_is_hole(source, host);
+	*is_hole = fake_tells_hole(fake, block - 1);
 	while (mix(fake->seed, ~block) & 3 && block << fake->hole_bits < source->size &&
-	       fake_source_is_hole(source, block << fake->hole_bits) == *is_hole)
+	       fake_tells_hole(fake, block) == *is_hole)
 		block++;
 	*end = vd_min(block << fake->hole_bits, source->size);
 	return 0;

@@ -33,6 +33,7 @@ struct fake_source {
 	struct vd_source source;
 	uint64_t seed;
 	unsigned hole_bits; /* each block of 2^hole_bits is a hole or data; 0: no holes */
+	_Atomic uint64_t mood; /* which half of the holes it does not tell of; 0: none */
 	atomic_uint preads, extents; /* how often it was asked */
 	atomic_int failures; /* so many reads fail from now on */
 	struct gate *gate; /* that reads go through, and decoding, or NULL */

@@ -388,6 +388,75 @@ static void an_attribute_that_is_too_long_is_made_coarser(void **state)
 }
 
 /* So many clusters of data, one of three, on a disk of 10^digits bytes. */
+/* What is read of the text, in as many moods of the source. How often it cannot be had. */
+static unsigned moody_reads(struct vd_index *index, struct fake_source *source, const char *text,
+			    unsigned moods)
+{
+	struct dice dice = { moods };
+	struct vd_json_reader *reader = reader_of(index, 9);
+	uint64_t length = strlen(text);
+	char buffer[3000];
+	unsigned bad = 0;
+
+	for (unsigned i = 0; i < moods * 30; i++) {
+		uint64_t at = dice_roll(&dice, length);
+		ssize_t got;
+
+		if (i % 30 == 0)
+			atomic_store(&source->mood, 2 + i / 30);
+		got = vd_json_read(reader, buffer, sizeof(buffer), at, NULL);
+		if (got < 0) {
+			assert_int_equal(got, -EIO);
+			bad++;
+			continue;
+		}
+		assert_int_equal(got, vd_min(sizeof(buffer), length - at));
+		assert_memory_equal(buffer, text + at, (size_t)got);
+	}
+	vd_json_reader_free(reader);
+	return bad;
+}
+
+static void a_walk_that_differs_gives_no_other_text(void **state)
+{
+	const uint64_t size = 16 << 20;
+
+	(void)state;
+	for (unsigned i = 0; i < 3; i++) {
+		struct dice dice = { 70 + i };
+		struct vd_image *image = fake_image_new(size, FAKE_GENEROUS, &dice);
+		struct fake_source *source = (struct fake_source *)(uintptr_t)image->data;
+		struct vd_disk *disk;
+		struct vd_index *index;
+		struct vd_index_totals totals;
+		struct vd_json_reader *reader;
+		char *text;
+
+		source->hole_bits = 9;
+		source->mood = i == 1;
+		fake_span_add(image, size, VD_RAW, image->data, 1024);
+		disk = fake_disk_new(&image, 1, 9);
+		index = index_of(disk, i == 2 ? 64 << 20 : 0, true);
+		vd_index_totals(index, &totals);
+		text = calloc(1, totals.json_bytes + 2);
+		assert_non_null(text);
+		reader = reader_of(index, 9);
+		assert_int_equal(vd_json_read(reader, text, totals.json_bytes + 1, 0, NULL),
+				 totals.json_bytes);
+		if (i == 2)
+			assert_int_equal(moody_reads(index, source, text, 20), 0);
+		else
+			assert_true(moody_reads(index, source, text, 20) > 100);
+		atomic_store(&source->mood, i == 1);
+		check_in_order(index, text, 4000);
+		check_anywhere(index, text, 100, &dice);
+		free(text);
+		vd_json_reader_free(reader);
+		vd_index_free(index);
+		vd_disk_close(disk);
+	}
+}
+
 static struct vd_disk *striped_disk(unsigned digits, unsigned pairs, struct dice *dice)
 {
 	struct vd_image *image = fake_image_new(10000000, FAKE_GENEROUS, dice);
@@ -543,6 +612,7 @@ int main(void)
 		cmocka_unit_test(an_interrupted_read_may_be_tried_again),
 		cmocka_unit_test(making_the_attribute_can_be_interrupted),
 		cmocka_unit_test(an_attribute_that_is_too_long_is_made_coarser),
+		cmocka_unit_test(a_walk_that_differs_gives_no_other_text),
 		cmocka_unit_test(the_longest_exact_attribute_has_65536_characters),
 		cmocka_unit_test(the_info_is_as_long_before_as_after_the_walk),
 		cmocka_unit_test(the_info_of_any_disk_is_valid),

@@ -319,6 +319,85 @@ static void unreadable_parts_are_errors(void **state)
 	setup_free(&setup);
 }
 
+/* Reads at the beginning, in the middle and anywhere, in all moods but the first. Of which -EIO. */
+static unsigned moody_reads(const struct setup *setup, struct fake_source *source, unsigned moods,
+			    unsigned *good)
+{
+	struct dice dice = { moods };
+	struct vd_view_reader *reader = setup->reader;
+	uint8_t *buffer = make(9000);
+	unsigned bad = 0;
+
+	for (unsigned i = 0; i < moods * 40; i++) {
+		size_t bytes = i % 8 ? (size_t)(1 + dice_roll(&dice, 9000)) : 104;
+		uint64_t at = i % 8 ? dice_roll(&dice, setup->size - bytes) : 0, virt = 0;
+		bool is_found;
+		int r;
+
+		if (i % 40 == 0)
+			atomic_store(&source->mood, 2 + i / 40);
+		r = vd_view_read(reader, buffer, bytes, at, setup->scratch, NULL);
+		if (r == 0)
+			assert_memory_equal(buffer, setup->file + at, bytes);
+		else
+			assert_int_equal(r, -EIO);
+		bad += r < 0;
+		*good += r == 0;
+		is_found = vd_view_find(reader, at, bytes, &virt);
+		if (is_found && vd_disk_read(setup->disk, buffer, bytes, virt, setup->scratch) == 0)
+			assert_memory_equal(buffer, setup->file + at, bytes);
+		r = vd_view_seek(reader, at, i & 1, &virt, NULL);
+		assert_true(r == 0 || r == -EIO || r == -ENXIO);
+		if (r == 0 && !(i & 1) && virt < setup->size)
+			assert_int_equal(setup->file[virt], 0);
+	}
+	free(buffer);
+	return bad;
+}
+
+/* Holes come and go with the page cache: then there are errors, but never another byte. */
+static void a_walk_that_differs_gives_no_wrong_bytes(void **state)
+{
+	const uint64_t size = 3 << 20;
+
+	(void)state;
+	for (unsigned i = 0; i < 4; i++) {
+		struct dice dice = { 7 + i };
+		struct vd_image *image = fake_image_new(size, FAKE_GENEROUS, &dice);
+		struct fake_source *source = (struct fake_source *)(uintptr_t)image->data;
+		struct setup setup;
+		unsigned good = 0, bad;
+
+		source->hole_bits = 9 + i % 2;
+		source->mood = i / 2;
+		fake_span_add(image, size, VD_RAW, image->data, 1024);
+		setup_make(&setup, fake_disk_new(&image, 1, 9), NOTHING);
+		bad = moody_reads(&setup, source, 20, &good);
+		assert_true(bad > 100);
+		assert_true(good > 100); /* the header */
+		atomic_store(&source->mood, i / 2);
+		pieces_check(&setup, &dice, 300);
+		setup_free(&setup);
+	}
+}
+
+static void a_map_that_is_stored_does_not_differ(void **state)
+{
+	const uint64_t size = 1 << 20;
+	struct dice dice = { 17 };
+	struct vd_image *image = fake_image_new(size, FAKE_GENEROUS, &dice);
+	struct fake_source *source = (struct fake_source *)(uintptr_t)image->data;
+	struct setup setup;
+	unsigned good = 0;
+
+	(void)state;
+	source->hole_bits = 9;
+	fake_span_add(image, size, VD_RAW, image->data, 1024);
+	setup_make(&setup, fake_disk_new(&image, 1, 9), PLENTY);
+	assert_int_equal(moody_reads(&setup, source, 10, &good), 0);
+	setup_free(&setup);
+}
+
 static bool always(void *context)
 {
 	(void)context;
@@ -348,6 +427,8 @@ int main(void)
 		cmocka_unit_test(disks_without_data_or_size_have_files),
 		cmocka_unit_test(disks_too_large_for_their_clusters_get_larger_ones),
 		cmocka_unit_test(unreadable_parts_are_errors),
+		cmocka_unit_test(a_walk_that_differs_gives_no_wrong_bytes),
+		cmocka_unit_test(a_map_that_is_stored_does_not_differ),
 		cmocka_unit_test(who_is_interrupted_gets_no_file),
 	};
 
