@@ -48,8 +48,9 @@ struct making {
 	bool for_others;
 	int directory; /* place of snapshots/, or -1 */
 	uint32_t table_entries; /* of the snapshots opened */
-	unsigned seen; /* snapshots, shown or not */
-	char *ids[VDIFS_SNAPSHOTS_MAX]; /* theirs; owned */
+	unsigned seen; /* entries of the snapshot table, whatever is in them */
+	unsigned id_count;
+	char *ids[VDIFS_SNAPSHOTS_MAX]; /* of them, each once; owned */
 };
 
 static int no_memory(struct vd_error *err)
@@ -234,15 +235,15 @@ static int snapshot_show(struct making *making, const struct vd_snapshot *snapsh
 
 static int id_is_new(struct making *making, const char *id, struct vd_error *err)
 {
-	for (unsigned i = 0; i < making->seen; i++) {
+	for (unsigned i = 0; i < making->id_count; i++) {
 		if (strcmp(making->ids[i], id) == 0)
 			return vd_fail(err, EEXIST, "%s: another snapshot has the same ID",
 				       making->disk->layers[0]->source->name);
 	}
-	making->ids[making->seen] = strdup(id);
-	if (!making->ids[making->seen])
+	making->ids[making->id_count] = strdup(id);
+	if (!making->ids[making->id_count])
 		return no_memory(err);
-	making->seen++;
+	making->id_count++;
 	return 0;
 }
 
@@ -277,6 +278,7 @@ static int snapshot_add(const struct vd_snapshot *snapshot, void *context)
 		       making->disk->layers[0]->source->name, VDIFS_SNAPSHOTS_MAX);
 		return 1;
 	}
+	making->seen++;
 	r = snapshot_open(making, snapshot, &view, &err);
 	if (r == 0)
 		return snapshot_show(making, snapshot, view);
@@ -295,7 +297,7 @@ static int snapshots_add(struct making *making)
 
 	if (image->format->snapshots)
 		r = image->format->snapshots(image, snapshot_add, making, &err);
-	for (unsigned i = 0; i < making->seen; i++)
+	for (unsigned i = 0; i < making->id_count; i++)
 		free(making->ids[i]);
 	if (r == -ENOMEM)
 		return no_memory(making->err);

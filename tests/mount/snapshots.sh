@@ -145,8 +145,25 @@ END
 	is "that there are more is logged" "$(grep -c 'only the first 256 snapshots are shown' log)" 1
 }
 
+# A table in which all have the same ID is not gone through to its end.
+same_id() {
+	"$python" - <<'END' || return
+from qcow2_writer import Qcow2
+q = Qcow2('same.qcow2', 1 << 20, cluster_bits=16)
+for number in range(3000):
+    q.add_snapshot('1', 'n%d' % number)
+q.write()
+END
+	foreground same.qcow2 || { not_ok "an image whose snapshots have one ID mounts" "$(cat log)"; return; }
+	is "the first of 3000 snapshots with one ID is shown" "$(cd mnt/snapshots && echo *.raw)" n0.raw
+	unmount mnt
+	end_of "$pid"
+	is "255 others are logged, and that there are more" "$(wc -l <log)" 256
+}
+
 each_mode shown
 each_mode names
 damaged
 many
+same_id
 finish
