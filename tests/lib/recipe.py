@@ -36,7 +36,8 @@ THE FILE SYSTEM
 RUNS.  Without one, the last image of the recipe is opened without options.  Expectations belong to the run above them.
     run [NAME] [OPTION...]      map-only (no vdcat: the disk is too large for a copy)      no-mount (not in --mount mode)
     unlike-qemu (QEMU reads it differently, and is wrong)
-    expect refused REGEXP...    exit 1, nothing on stdout, one line on stderr that names a file and matches every REGEXP
+    expect refused errno=NAME REGEXP...     exit 1 (vdcat: that errno), nothing on stdout, one line on stderr that names a
+                                            file and matches every REGEXP
     expect size N | cluster_bits N | map JSON | json TEXT
     expect data A+N... | none   the exact data intervals
     expect eio A+N... | any     the bytes that cannot be read because of the metadata: vdimap says so too and exits 1
@@ -46,6 +47,7 @@ RUNS.  Without one, the last image of the recipe is opened without options.  Exp
     expect log REGEXP           text on stderr of both programs; without it (and without eio) stderr must be empty
     expect map-fails REGEXP     vdimap prints the map, a line that matches, and exits 1
 """
+import errno
 import fcntl
 import os
 import re
@@ -153,6 +155,7 @@ class Run:
     def __init__(self, image, options):
         self.image, self.options, self.expect = image, options, []
         self.map_only = self.no_mount = self.unlike_qemu = False
+        self.errno = None
 
     def wants(self, kind):
         return [words for k, words in self.expect if k == kind]
@@ -535,13 +538,22 @@ class Recipe:
         self._run().unlike_qemu = True
 
     def _do_expect(self, kind, *words):
-        counts = {'refused': (0, 9), 'size': (1, 1), 'cluster_bits': (1, 1), 'map': (1, 1), 'json': (1, 1),
+        counts = {'refused': (1, 9), 'size': (1, 1), 'cluster_bits': (1, 1), 'map': (1, 1), 'json': (1, 1),
                   'data': (1, 99), 'eio': (1, 99), 'decode-eio': (1, 99), 'bytes': (3, 3), 'sha256': (1, 1), 'contents': (0, 3),
                   'log': (1, 1), 'map-fails': (1, 1)}
         low, high = counts[kind]
         if not low <= len(words) <= high:
             raise RecipeError('expect %s takes %d to %d words' % (kind, low, high))
+        if kind == 'refused':
+            self._run().errno, words = self._errno(words[0]), words[1:]
         self._run().expect.append((kind, words))
+
+    @staticmethod
+    def _errno(word):
+        name = word.partition('errno=')[2]
+        if not hasattr(errno, name):
+            raise RecipeError('expect refused errno=NAME, not %r' % word)
+        return getattr(errno, name)
 
     # What a disk must read as.
 

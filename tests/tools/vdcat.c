@@ -4,7 +4,8 @@
  *
  * Writes the disk to OUT (sparse) and prints "size N", then in ascending order "data START LENGTH",
  * as SEEK_DATA and SEEK_HOLE give it through the index, then "eio START LENGTH": what cannot be read,
- * found sector by sector. Reads go in pieces of BYTES, so that every edge is met.
+ * found sector by sector. Reads go in pieces of BYTES, so that every edge is met. If the disk cannot
+ * be opened the exit status is the errno.
  */
 #include "config.h"
 
@@ -32,10 +33,15 @@ struct job {
 	uint64_t bad_start, bad_end; /* being collected; equal: none */
 };
 
-static void die(const char *text)
+static void die_of(int r, const char *text)
 {
 	fprintf(stderr, "vdcat: %s\n", text);
-	exit(EXIT_FAILURE);
+	exit(-r);
+}
+
+static void die(const char *text)
+{
+	die_of(-EXIT_FAILURE, text);
 }
 
 static void print_bad(struct job *job)
@@ -131,6 +137,7 @@ static bool take_option(struct job *job, struct vd_chain_options *options, char 
 {
 	struct vd_error err = { "" };
 	char *value;
+	int r = 0;
 
 	if (strcmp(arg, "-U") == 0)
 		options->force_share = true;
@@ -141,8 +148,10 @@ static bool take_option(struct job *job, struct vd_chain_options *options, char 
 		*value++ = '\0';
 	if (strcmp(arg, "--chunk") == 0 && value)
 		job->chunk = (size_t)strtoull(value, NULL, 0);
-	else if (vd_chain_option_set(options, arg + 2, value, &err) < 0)
-		die(*err.text ? err.text : "unknown option");
+	else
+		r = vd_chain_option_set(options, arg + 2, value, &err);
+	if (r < 0)
+		die_of(r, *err.text ? err.text : "unknown option");
 	return true;
 }
 
@@ -151,15 +160,16 @@ int main(int argc, char **argv)
 	struct vd_chain_options options = { .format = NULL };
 	struct job job = { .chunk = CHUNK_BYTES };
 	struct vd_error err = { "" };
-	int i = 1;
+	int i = 1, r;
 
 	vd_log_open("vdcat");
 	while (i < argc && take_option(&job, &options, argv[i]))
 		i++;
 	if (argc - i != 2 || job.chunk == 0)
 		die("usage: vdcat [options] [--chunk=BYTES] IMAGE OUT");
-	if (vd_chain_open(argv[i], &options, &vd_opener_here, &job.disk, &err) < 0)
-		die(err.text);
+	r = vd_chain_open(argv[i], &options, &vd_opener_here, &job.disk, &err);
+	if (r < 0)
+		die_of(r, err.text);
 	run(&job, argv[i + 1]);
 	vd_disk_close(job.disk);
 	return EXIT_SUCCESS;
