@@ -7,7 +7,8 @@
 # First, with the compiler of the build, every seed; some with all bits of their headers turned over and
 # cut at all edges; the good ones with each read failing once. Then, where clang has libFuzzer, three
 # fuzzers side by side (QCOW2, VHD, chains) for SECONDS each (5; 600 with VD_NIGHTLY), under ASan and UBSan. Prints TAP.
-# What is found is kept in $VD_BUILDDIR/fuzz/findings, the corpora beside it for the next run.
+# What is found is kept in $VD_BUILDDIR/fuzz/findings, also as a text for tests/fuzz/findings, the corpora beside it
+# for the next run. All that has ever been found is run again first: the texts are seeds, like the recipes.
 #
 # FUZZ_CFLAGS and FUZZ_LIBS are for another target: what -m32 needs stands in RESULTS.md.
 set -u -o pipefail
@@ -76,6 +77,28 @@ fuzz() { # fuzz KIND: in the background, its words in $work/KIND.log
 	pids+=($!)
 }
 
+# What is not mended yet; some findings need the fuzzer's sanitizers to be seen.
+# shellcheck disable=SC2317 # called by claim
+replay_findings() {
+	local found
+	for found in "$work"/findings/*; do
+		case $found in
+		*.input) ;;
+		*) "$work/fuzz" "$found" || return ;;
+		esac
+	done
+}
+
+keep_texts() { # keep_texts KIND: in the form that the repository keeps
+	local found
+	for found in "$work/findings/$1"-*; do
+		case $found in
+		*.input) ;;
+		*) "${PYTHON3:-python3}" "$here/seeds.py" --text "$1" "$found" >"$found.input" && echo "# $found.input" ;;
+		esac
+	done
+}
+
 work=$build/fuzz
 pids=()
 mkdir -p "$work/findings" || exit 99
@@ -100,6 +123,10 @@ elif ! has_libfuzzer; then
 fi
 claim "the fuzzer is built" "$work/build.log" build_fuzzer
 [ -x "$work/fuzz" ] || finish
+[ -z "$(ls "$work/findings")" ] || claim "what was found here before is mended" "$work/replay.log" replay_findings
+for kind in qcow2 vhd chain; do
+	claim "$kind: no sanitizer complains of a seed" "$work/replay.log" "$work/fuzz" "$work/seeds/$kind"/*
+done
 for kind in qcow2 vhd chain; do
 	fuzz "$kind"
 done
@@ -108,6 +135,7 @@ for kind in qcow2 vhd chain; do
 		ok "$kind: $seconds s of fuzzing find nothing"
 	else
 		not_ok "$kind: $seconds s of fuzzing find nothing" "$work/$kind.log"
+		keep_texts "$kind"
 	fi
 	pids=("${pids[@]:1}")
 	grep -E '^stat::(number_of_executed_units|average_exec_per_sec|peak_rss_mb|processor_seconds)' "$work/$kind.log" | sed 's/^/# /'

@@ -2,7 +2,12 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Makes the seeds of the fuzzers out of the recipes of tests/images: one input each, in the form of files.h.
 
-    tests/fuzz/seeds.py OUT         makes OUT/qcow2, OUT/vhd and OUT/chain
+    tests/fuzz/seeds.py OUT                     makes OUT/qcow2, OUT/vhd and OUT/chain
+    tests/fuzz/seeds.py --text KIND INPUT       prints an input as text
+
+What a fuzzer has found and a recipe cannot say stands as such a text in tests/fuzz/findings, and is a seed, too:
+comments; `kind KIND`; for each file `file NAME SIZE` (the name as in a URL) and its records, `OFFSET BYTES` (hex, or
+text:WORD), where a line that begins with a blank goes on with the bytes of the one before.
 
 A recipe with one image is a seed of its format, one with several files a seed of the chains; each of its runs is a
 seed.  What is too large to be fuzzed at some speed is left out.  The usual cluster of 64 KiB makes a fuzzer slow, since
@@ -15,6 +20,7 @@ import re
 import struct
 import sys
 import tempfile
+from urllib.parse import quote, unquote_to_bytes
 
 sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -28,6 +34,7 @@ CUTS = (16 << 10, 4 << 10, 1 << 10, 512)       # the longest record; what is beh
 FILES_MAX, RECORDS_MAX, NAME_MAX = 40, 256, 32
 SHRUNK_MAX = 1 << 30
 GAP = 64                # zeros between two records
+LINE = 96               # digits on a line
 SOMETHING = re.compile(b'[^\\0]')
 
 
@@ -140,10 +147,63 @@ def make_seeds(path, suffix, out):
     return made
 
 
+def finding_of(path):
+    """(kind, input) of a text."""
+    kind, files = None, []
+    with open(path, encoding='utf-8') as text:
+        for line in text:
+            words = line.split()
+            if not words or words[0].startswith('#'):
+                continue
+            if words[0] == 'kind':
+                kind = words[1]
+            elif words[0] == 'file':
+                files.append((unquote_to_bytes(words[1]), int(words[2], 0), []))
+            elif line[0] == ' ':
+                start, data = files[-1][2].pop()
+                files[-1][2].append((start, data + bytes.fromhex(words[0])))
+            else:
+                data = words[1][5:].encode() if words[1].startswith('text:') else bytes.fromhex(words[1])
+                files[-1][2].append((int(words[0], 0), data))
+    return kind, b''.join(print_file(*file) for file in files)
+
+
+def print_text(kind, data):
+    """As far as the input can be made out, as in files.c."""
+    print('kind', kind)
+    at = 0
+
+    def take(form):
+        nonlocal at
+        at += struct.calcsize(form)
+        return struct.unpack_from(form, data, at - struct.calcsize(form))
+
+    try:
+        while at < len(data):
+            length, = take('<B')
+            name, size, records = take('<%dsQH' % length)
+            print('file', quote(name), size)
+            for _ in range(records):
+                start, length = take('<QI')
+                digits = take('%ds' % min(length, len(data) - at))[0].hex()
+                lines = [digits[n:n + LINE] for n in range(0, len(digits), LINE)] or ['text:']
+                print('%#x %s' % (start, '\n    '.join(lines)))
+    except struct.error:
+        print('# It ends in the middle.')
+
+
 def main():
+    if sys.argv[1] == '--text':
+        with open(sys.argv[3], 'rb') as file:
+            return print_text(sys.argv[2], file.read())
     made, out = 0, sys.argv[1]
     for kind in ('qcow2', 'vhd', 'chain'):
         os.makedirs(os.path.join(out, kind), exist_ok=True)
+    for path in sorted(glob.glob(os.path.join(HERE, 'findings', '*.input'))):
+        kind, data = finding_of(path)
+        with open(os.path.join(out, kind, 'finding-' + os.path.basename(path)[:-len('.input')]), 'wb') as seed:
+            seed.write(data)
+        made += 1
     with tempfile.TemporaryDirectory() as work:
         for path in sorted(glob.glob(os.path.join(HERE, '..', 'images', '*.recipe'))):
             made += make_seeds(path, '', out)
