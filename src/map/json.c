@@ -229,8 +229,7 @@ static int attribute_try(struct vd_index *index, unsigned cluster_bits, char *te
 
 	if (r < 0)
 		return r;
-	reader->is_settled =
-		false; /* its size is not known to anybody yet: what is true now will do */
+	reader->is_settled = false; /* nobody knows its size yet: what is true now will do */
 	got = vd_json_read(reader, text, VD_ATTRIBUTE_MAX + 1, 0, interrupt);
 	vd_json_reader_free(reader);
 	if (got < 0)
