@@ -137,6 +137,19 @@ def compressed(folder):
     return path
 
 
+def compressed_readers(folder):
+    """The same, as if each came out of 4 MiB, for as many readers as there may be at once."""
+    path = compressed(folder)
+    poke(path, os.path.getsize(path) + (4 << 20), b'end')
+    with open(path, 'r+b') as file:
+        l1_host = struct.unpack('>Q', os.pread(file.fileno(), 8, 40))[0]
+        l2_host = struct.unpack('>Q', os.pread(file.fileno(), 8, l1_host))[0] & ~COPIED
+        entries = array.array('Q', os.pread(file.fileno(), 8 * 512, l2_host))
+        entries.byteswap()
+        os.pwrite(file.fileno(), table([entry | 0x1fff << 49 for entry in entries], 'Q'), l2_host)
+    return path
+
+
 def vhd(folder, entries, block_bytes, size, values=None):
     """A dynamic VHD whose BAT has so many entries, in a sparse file that holds it."""
     path = os.path.join(folder, 'disk.vhd')
@@ -221,6 +234,7 @@ CASES = (
     ('65536 snapshots in 64 MiB', snapshots, None, True),
     ('a chain of 32 layers', chain, None, True),
     ('compressed clusters of 2 MiB', compressed, None, True),
+    ('compressed clusters of 2 MiB with the longest input and 32 readers', compressed_readers, None, True),
     ('a BAT of 4 Gi entries in blocks of a sector', bat_4gi, 'the limit is 4194304', False),
     ('a BAT of 4 Gi entries, most of them unused', bat_claimed, None, True),
     ('a BAT of 4 Gi entries that is not there', bat_missing, '4294967295 entries', False),
@@ -242,7 +256,7 @@ class Limits:
         return os.path.join(self.builddir, name)
 
     def probe(self, name, path, refused, seeks):
-        argv = [self.program('vdprobe')] + ['--no-seek'] * (not seeks) + [path]
+        argv = [self.program('vdprobe'), '--readers'] + ['--no-seek'] * (not seeks) + [path]
         if refused:
             self.refusal(name, argv, refused)
             return

@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * vdprobe [--no-seek] [--option=value...] IMAGE: what single answers cost, for tests/limits.py.
+ * vdprobe [--no-seek] [--readers] [--option=value...] IMAGE: what answers cost, for tests/limits.py.
  *
- * Opens the image and then, without an index, reads and seeks at some places of the disk. Prints the processor time of the opening and of the slowest answer
- * in milliseconds and the peak of memory in KiB: "open 12.3", "read 0.1", "seek 3.0", "memory 4096".
+ * Opens the image and then, without an index, reads and seeks at some places of the disk; with
+ * --readers, also reads with as many threads as vdifs may have. Prints the processor time of the
+ * opening and of the slowest answer in milliseconds and the peak of memory in KiB: "open 12.3",
+ * "read 0.1", "seek 3.0", "memory 4096".
  * Processor time, because a test must not fail when the machine is busy.
  */
 #include "config.h"
 
 #include <errno.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +25,9 @@
 
 #define PLACES 16u
 #define READ_BYTES ((size_t)128 << 10) /* what the kernel asks for */
+
+#define READERS 32u /* as the workers of vdifs */
+#define CLUSTER_BYTES_MAX ((uint64_t)2 << 20)
 
 static bool no_seek;
 
@@ -75,6 +81,47 @@ static void probe(const struct vd_disk *disk, uint64_t virt, double *read, doubl
 	vd_index_free(index);
 }
 
+struct reader {
+	const struct vd_disk *disk;
+	pthread_t thread;
+	unsigned number;
+};
+
+/* A request in each of some clusters of its own. */
+static void *reader_run(void *data)
+{
+	const struct reader *reader = data;
+	uint8_t *buffer = malloc(READ_BYTES);
+	struct vd_scratch *scratch;
+
+	if (!buffer || vd_scratch_new(&scratch) < 0)
+		die("no memory");
+	for (unsigned i = 0; i < PLACES; i++) {
+		uint64_t virt = (reader->number + i * READERS) * CLUSTER_BYTES_MAX;
+
+		if (virt < reader->disk->size)
+			vd_disk_read(reader->disk, buffer,
+				     (size_t)vd_min(READ_BYTES, reader->disk->size - virt), virt,
+				     scratch);
+	}
+	vd_scratch_free(scratch);
+	free(buffer);
+	return NULL;
+}
+
+static void read_with_many(const struct vd_disk *disk)
+{
+	struct reader readers[READERS];
+
+	for (unsigned i = 0; i < READERS; i++) {
+		readers[i] = (struct reader){ .disk = disk, .number = i };
+		if (pthread_create(&readers[i].thread, NULL, reader_run, &readers[i]) != 0)
+			die("no thread");
+	}
+	for (unsigned i = 0; i < READERS; i++)
+		pthread_join(readers[i].thread, NULL);
+}
+
 int main(int argc, char **argv)
 {
 	struct vd_chain_options options = { .format = NULL };
@@ -82,6 +129,7 @@ int main(int argc, char **argv)
 	double since, read = 0, seek = 0;
 	struct vd_disk *disk;
 	struct rusage usage;
+	bool readers = false;
 	int i = 1;
 
 	vd_log_open("vdprobe");
@@ -90,6 +138,10 @@ int main(int argc, char **argv)
 
 		if (strcmp(argv[i], "--no-seek") == 0) {
 			no_seek = true;
+			continue;
+		}
+		if (strcmp(argv[i], "--readers") == 0) {
+			readers = true;
 			continue;
 		}
 		if (value)
@@ -106,6 +158,8 @@ int main(int argc, char **argv)
 	for (unsigned place = 0; place <= PLACES && disk->size > 0; place++)
 		probe(disk, place == PLACES ? disk->size - 1 : disk->size / PLACES * place, &read,
 		      &seek);
+	if (readers)
+		read_with_many(disk);
 	vd_disk_close(disk);
 	getrusage(RUSAGE_SELF, &usage);
 	printf("read %.1f\nseek %.1f\nmemory %ld\n", read, seek, usage.ru_maxrss);
