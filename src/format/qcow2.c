@@ -328,7 +328,7 @@ static int qcow2_map(const struct vd_image *image, uint64_t virt, uint64_t want,
 
 /*
  * The input of a compressed cluster, which may claim twice the size of the cluster. No writer needs
- * that much, since what does not shrink is not compressed; deflate at its worst takes 9 bits a byte.
+ * that much: what does not shrink is not compressed, and deflate at its worst takes 9 bits a byte.
  */
 static size_t input_bytes(const struct vd_run *run)
 {

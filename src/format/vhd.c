@@ -3,8 +3,8 @@
  * VHD (Virtual Hard Disk, "vpc" in QEMU): fixed, dynamic and differencing images, after
  * Microsoft's "Virtual Hard Disk Image Format Specification" 1.0 and what its writers really do.
  *
- * All integers are big-endian, but the UTF-16 names in parent locators are little-endian. The footer
- * is found by vhd_footer.c. The virtual size is current_size, whatever the geometry says.
+ * All integers are big-endian, but the UTF-16 names in parent locators are little-endian. It is
+ * vhd_footer.c that finds the footer. The virtual size is current_size, whatever the geometry says.
  *
  * The block allocation table (BAT) gives the first sector of each block: a sector bitmap, rounded
  * up to whole sectors, then the data. A clear bit (most significant bit first) means zeros in a

@@ -7,7 +7,7 @@
  * in order. Where each eight lie is decided by tabulation: a random number for each byte of theirs,
  * all combined. For whatever set of numbers, chosen without knowing the random ones, the cost of
  * linear probing is then constant (Patrascu and Thorup, "The Power of Simple Tabulation Hashing").
- * Multiplying by a constant is not enough: whoever knows it can lay one half of a table on the other.
+ * Multiplying by a constant is not enough: who knows it can lay one half of a table on the other.
  */
 #include "config.h"
 

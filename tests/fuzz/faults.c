@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Each read of an image's files fails once, in each way. Then the image is refused with EIO and a
- * message, or one reader gets EIO, which is logged, and everything else is right; and when the fault
- * is over, so are its traces.
+ * message, or one reader gets EIO, which is logged, and everything else is right; and when the
+ * fault is over, so are its traces.
  */
 #include "config.h"
 
