@@ -460,9 +460,9 @@ static bool is_dead(const char *path)
 
 /*
  * Through a descriptor of the mount: between a look at a path and its use it may come to lead to
- * somebody else's.
+ * somebody else's. 1: it is to be left alone.
  */
-static int unmount_at(const char *path, int id, struct vd_error *err)
+static int unmount_at(const char *path, int id, bool dead, struct vd_error *err)
 {
 	char link[32], shown[1024], word[1024];
 	int fd = mount_reach(path, id), r;
@@ -474,9 +474,12 @@ static int unmount_at(const char *path, int id, struct vd_error *err)
 			       escape(shown, sizeof(shown), path),
 			       shell_word(word, sizeof(word), path));
 	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-	r = umount2(link, MNT_DETACH);
+	if (dead && !is_dead(path))
+		r = 1;
+	else
+		r = umount2(link, MNT_DETACH);
 	close(fd);
-	return r == 0 ? 0 : unmount_by_helper(path, err);
+	return r < 0 ? unmount_by_helper(path, err) : r;
 }
 
 int vdifs_place_unmount(const struct vdifs_place *place, bool dead, struct vd_error *err)
@@ -486,9 +489,7 @@ int vdifs_place_unmount(const struct vdifs_place *place, bool dead, struct vd_er
 
 	for (unsigned i = 0; i < PLACES_MAX && place->device && r == 0; i++) {
 		id = mount_find(place, path);
-		if (id == 0 || (dead && !is_dead(path)))
-			break;
-		r = unmount_at(path, id, err);
+		r = id ? unmount_at(path, id, dead, err) : 1;
 	}
-	return r;
+	return r < 0 ? r : 0;
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * One thread, one loop, three things to wait for: questions of the server for files, bytes from it
- * (serve.h), and signals, which come through a descriptor so that none is missed.
+ * One thread, one loop, five things to wait for: questions of the server for files, bytes from it
+ * (serve.h), the first answer of the mount (probe.h), the end of the process that was started, and
+ * signals, which come through a descriptor so that none is missed.
  *
  * The server's end of the socket closes when it dies, however it dies, and then the mount is taken
  * away. If this process is killed, the server goes on until somebody unmounts; only both killed at
@@ -228,10 +229,10 @@ static int on_abandoned(struct supervisor *supervisor)
 {
 	close(supervisor->ready_fd);
 	supervisor->ready_fd = -1;
-	if (!supervisor->mounted)
-		return 1;
-	stop(supervisor);
-	return 0;
+	if (supervisor->mounted)
+		stop(supervisor);
+	supervisor->stopping = true;
+	return !supervisor->mounted;
 }
 
 /* The terminal is no longer ours. */
@@ -309,7 +310,7 @@ static int on_opened(struct supervisor *supervisor, struct vd_error *err)
 	if (r < 0)
 		return r;
 	if (is_abandoned(supervisor))
-		return 1;
+		return on_abandoned(supervisor);
 	r = vdifs_place_mount(&supervisor->place, options,
 			      options->fsname ? options->fsname : supervisor->image,
 			      supervisor->socket, err);
@@ -419,6 +420,8 @@ static bool reap(const struct supervisor *supervisor, int *status)
 		if (pid == 0)
 			poll(NULL, 0, 1);
 	} while ((pid == 0 && now_ms() < until) || (pid < 0 && errno == EINTR));
+	if (pid < 0)
+		*status = -1; /* neither an exit nor a signal */
 	return pid != 0;
 }
 
@@ -448,6 +451,9 @@ static int end(struct supervisor *supervisor, bool failed)
 		vd_log(LOG_ERR, "%s: the serving process was ended by signal %d%s",
 		       supervisor->image_shown, WTERMSIG(status),
 		       supervisor->mounted && r == 0 ? "; the mount has been removed" : "");
+	if (good && supervisor->ready_fd >= 0 && !failed && !supervisor->stopping)
+		vd_log(LOG_ERR, "%s: the mount was ended before it was ready",
+		       supervisor->image_shown);
 	if (failed)
 		return EXIT_FAILURE;
 	return good || supervisor->stopping ? EXIT_SUCCESS : EXIT_FAILURE;

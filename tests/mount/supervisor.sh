@@ -61,17 +61,46 @@ moved() {
 
 # What lies over our mount is not ours.
 covered() {
-	mkdir -p lid
+	local how victim
+	for how in TERM KILL; do
+		covered_and $how
+	done
+}
+
+covered_and() { # of the supervisor, or of the server
 	begin "$vdifs" $mode -f disk.qcow2 mnt </dev/null 2>log
 	wait_for 20 cmp -s mnt/disk.raw wanted
 	mount -t tmpfs none mnt
-	kill -TERM "$pid"
+	victim=$pid
+	[ "$1" = TERM ] || victim=$(servers)
+	kill -"$1" "$victim"
 	end_of "$pid"
-	is "what lies over the mount stays$in" "$(stat -f -c %T mnt)" tmpfs
+	is "SIG$1: what lies over the mount stays$in" "$(stat -f -c %T mnt)" tmpfs
 	like "and the supervisor says that it could not unmount$in" "$(head -n 1 log)" \
 		"vdifs: .*/mnt: cannot unmount: another mount lies over it; .*fusermount3 -u .*/mnt"
 	umount mnt
 	claim "as it says it is unmounted then$in" fusermount3 -u mnt
+}
+
+# A name is the user's, and yet no second line of the log; what is to be pasted into a shell can be.
+names() {
+	local odd=$'it\'s\n\\ a $(place)' cure
+	mkdir -p "$odd"
+	cp disk.qcow2 $'two\nlines.qcow2'
+	begin "$vdifs" $mode -f $'two\nlines.qcow2' "$odd" </dev/null 2>log
+	wait_for 20 cmp -s "$odd"/*.raw wanted
+	kill -KILL "$(servers)"
+	end_of "$pid"
+	like "odd names make one line$in" "$(cat log)" 'vdifs: .*/two.x0alines.qcow2: the serving process was ended by signal 9; .*'
+	over "a mount of odd names" "$odd"
+	"$vdifs" $mode disk.qcow2 "$odd" </dev/null 2>log
+	kill -KILL $(daemons)
+	wait_for 5 no_daemon
+	refuse "a dead mount at a place with an odd name$in" "fusermount3 -u .'it.x27s.x0a.x5c a .[(]place[)]'$" \
+		"$vdifs" $mode disk.qcow2 "$odd"
+	cure=$(sed 's/.*remove it with: //' err)
+	claim "the cure can be pasted$in" bash -c "$cure"
+	if mounted "$odd"; then not_ok "and helps$in"; else ok "and helps$in"; fi
 }
 
 # --- signals that whoever started us had ignored -------------------------------------------------
@@ -138,6 +167,7 @@ lies() {
 	for lie in 'close early' close leave 'answer twice'; do
 		VD_LIE=$lie refuse_quietly "a server whose lie is '$lie'$in" "$vdifs" $mode disk.qcow2 mnt
 		over "and after that"
+		is "and there is one line about it$in" "$(grep -c . told)" 1
 	done
 	for lie in answer silence; do
 		VD_LIE=$lie begin "$vdifs" $mode -f disk.qcow2 mnt </dev/null 2>log
@@ -153,7 +183,7 @@ lies() {
 refuse_quietly() { # refuse_quietly CLAIM COMMAND...: exit status 1, in time
 	local text=$1 status=0
 	shift
-	timeout -k 5 20 "$@" >said 2>&1 </dev/null || status=$?
+	timeout -k 5 20 "$@" >told 2>&1 </dev/null || status=$?
 	is "$text: the command fails, in time" "$status" 1
 }
 
@@ -192,6 +222,7 @@ all() {
 	aborted
 	moved
 	covered
+	names
 	ignored
 	childless
 	stopped

@@ -28,7 +28,7 @@ end_of "$pid"
 is "and ends well, without a word" "$ended_with $(cat said)" "0 "
 
 if grep -q '^#define HAVE_SYSTEMD 1' "$tools/config.h"; then
-	python_claims "$vdifs" <<'END'
+	python_claims "$vdifs" "$tools/vdifs_liar" <<'END'
 import os
 import signal
 import socket
@@ -54,6 +54,17 @@ with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
     except BlockingIOError:
         said = b''
     same('an image that cannot be opened is never ready', (process.returncode, said), (1, b''))
+    systemd.settimeout(0.5)
+    process = subprocess.Popen([sys.argv[2], '-f', 'disk.qcow2', 'mnt'],
+                               env=dict(os.environ, NOTIFY_SOCKET=os.path.abspath('notify'), VD_LIE='answer'))
+    try:
+        said = systemd.recv(4096)
+    except TimeoutError:
+        said = b''
+    same('nor is a mount whose server only says so', said, b'')
+    systemd.settimeout(20)
+    process.send_signal(signal.SIGTERM)
+    same('which ends nevertheless', (systemd.recv(4096), process.wait(20)), (b'STOPPING=1', 0))
 END
 else
 	skip "systemd is told" "built without libsystemd"

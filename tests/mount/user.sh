@@ -82,6 +82,10 @@ print(os.lseek(os.open("plain", os.O_RDONLY), 0, os.SEEK_DATA))')" 65536
 	is "odd names: the source$in" "$(source_of mnt)" "$PWD/a, b and\\c.qcow2"
 	leaves mnt
 
+	claim "with SIGCHLD ignored fusermount3's success is seen$in" \
+		as_user timeout -k 5 20 env --ignore-signal=CHLD "$vdifs" $mode disk.qcow2 mnt
+	leaves mnt
+
 	user_mounts '' disk.qcow2 mnt && user_mounts '' disk.qcow2 mnt2 || return
 	claim "two at once$in" as_user cmp mnt/disk.raw mnt2/disk.raw
 	leaves mnt
