@@ -6,7 +6,6 @@
  */
 #include "config.h"
 
-#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -24,19 +23,21 @@ static bool is_odd(const char *at, bool is_first, uint8_t before)
 	       (before == 0xc2 && byte >= 0x80 && byte < 0xa0);
 }
 
-void vdifs_name_escape(char *out, size_t room, const char *name)
+bool vdifs_name_escape(char *out, size_t room, const char *name)
 {
 	size_t used = 0, whole = 0; /* whole: up to the last character's beginning */
+	unsigned behind = 0; /* bytes since then; a character has no more than three */
 
 	for (size_t i = 0; name[i]; i++) {
 		bool odd = is_odd(name + i, i == 0, i ? (uint8_t)name[i - 1] : 0);
 		size_t need = odd ? 3 : 1;
 
-		if (((uint8_t)name[i] & 0xc0) != 0x80)
+		behind = ((uint8_t)name[i] & 0xc0) == 0x80 ? behind + 1 : 0;
+		if (behind == 0 || behind > 3)
 			whole = used;
 		if (used + need >= room) {
-			used = whole;
-			break;
+			out[whole] = '\0';
+			return false;
 		}
 		if (odd)
 			snprintf(out + used, 4, "%%%02x", (uint8_t)name[i]);
@@ -45,4 +46,5 @@ void vdifs_name_escape(char *out, size_t room, const char *name)
 		used += need;
 	}
 	out[used] = '\0';
+	return true;
 }

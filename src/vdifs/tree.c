@@ -210,7 +210,7 @@ static void snapshot_stem(const struct making *making, const struct vd_snapshot 
 static int snapshot_show(struct making *making, const struct vd_snapshot *snapshot,
 			 const struct vd_disk *view)
 {
-	char stem[STEM_ROOM], id[STEM_ROOM + 2];
+	char stem[STEM_ROOM], id[STEM_ROOM];
 	struct naming naming = { .stem = stem };
 	struct vdifs_shown *shown;
 
@@ -227,9 +227,9 @@ static int snapshot_show(struct making *making, const struct vd_snapshot *snapsh
 			.tv_nsec = snapshot->date_ns < 1000000000 ? snapshot->date_ns : 0,
 		};
 	snapshot_stem(making, snapshot, stem);
-	vdifs_name_escape(id, sizeof(id), snapshot->id);
 	naming.parent = (unsigned)making->directory;
-	naming.second = *id && strlen(id) < STEM_ROOM ? id : NULL; /* half an ID is none */
+	if (vdifs_name_escape(id, sizeof(id), snapshot->id) && *id) /* half an ID is none */
+		naming.second = id;
 	return files_add(making->tree, shown, &naming);
 }
 
@@ -319,9 +319,12 @@ static void image_stem(char stem[STEM_ROOM], const char *name)
 		length = strlen(name);
 	}
 	if (length > STEM_ROOM - 1) { /* more than a lookup can name */
+		unsigned back = 0; /* to where a character begins, if it is UTF-8 */
+
 		length = STEM_ROOM - 1;
-		while (length > 0 && ((uint8_t)name[length] & 0xc0) == 0x80) /* whole characters */
-			length--;
+		while (back < 4 && ((uint8_t)name[length - back] & 0xc0) == 0x80)
+			back++;
+		length -= back < 4 ? back : 0;
 	}
 	snprintf(stem, STEM_ROOM, "%.*s", (int)length, name);
 }

@@ -62,11 +62,18 @@ shown() {
 # Everything a name can be. The writer's names come from a Python list; the test's from the same.
 names() {
 	"$python" - write <<'END' || return
+import os
 from qcow2_writer import Qcow2
+
+class Bytes(str):
+    def encode(self, *_):
+        return os.fsencode(str(self))
+
 q = Qcow2('names.qcow2', 1 << 20, cluster_bits=16)
-names = ['a/b', '..', '.', '', '100%', 'tab\tand\nline', 'twice', 'twice', 'x' * 300, 'x' * 300, '\u00e9' * 150, 'c1\u009bx', '2', '.hidden', 'last']
+names = ['a/b', '..', '.', '', '100%', 'tab\tand\nline', 'twice', 'twice', 'x' * 300, 'x' * 300, '\u00e9' * 150, 'c1\u009bx', '2', '.hidden', 'a' + '\udc80' * 300, 'last']
 for number, name in enumerate(names):
-    q.add_snapshot(str(number + 1), name, disk_size=(number + 1) << 16, contents=[(0, ("data", number + 65))])
+    q.add_snapshot(str(number + 1), Bytes(name), disk_size=(number + 1) << 16, contents=[(0, ("data", number + 65))])
+q.snapshots[-1].ident = 'i' * 239 + '\U0001f600j'
 q.write()
 END
 	mount_image '' names.qcow2 mnt || return
@@ -74,8 +81,8 @@ END
 import os, sys, urllib.parse
 from claims import claim, same
 mode = sys.argv[1]
-names = ['a/b', '..', '.', '', '100%', 'tab\tand\nline', 'twice', 'twice', 'x' * 300, 'x' * 300, '\u00e9' * 150, 'c1\u009bx', '2', '.hidden', 'last']
-wanted = ['a%2fb', '%2e.', '%2e', '4', '100%25', 'tab%09and%0aline', 'twice', 'twice~2', 'x' * 240, 'x' * 236 + '~2', '\u00e9' * 120, 'c1%c2%9bx', '2', '%2ehidden', 'last']
+names = ['a/b', '..', '.', '', '100%', 'tab\tand\nline', 'twice', 'twice', 'x' * 300, 'x' * 300, '\u00e9' * 150, 'c1\u009bx', '2', '.hidden', 'a' + '\udc80' * 300, 'last']
+wanted = ['a%2fb', '%2e.', '%2e', '4', '100%25', 'tab%09and%0aline', 'twice', 'twice~2', 'x' * 240, 'x' * 236 + '~2', '\u00e9' * 120, 'c1%c2%9bx', '2', '%2ehidden', 'a' + '\udc80' * 239, 'last']
 found = sorted(n for n in os.listdir('mnt/snapshots') if n.endswith('.raw'))
 same('each snapshot has a name of its own' + mode, found, sorted(w + '.raw' for w in wanted))
 same('each has its map' + mode, sum(n.endswith('.intervals.json') for n in os.listdir('mnt/snapshots')), len(names))
@@ -86,12 +93,13 @@ for number, (name, stem) in enumerate(zip(names, wanted)):
              (bytes([number + 65]), (number + 1) << 16))
     if len(name) < 100 and '~' not in stem and name:
         same('unescaped it is its name again%s, %d' % (mode, number + 1), urllib.parse.unquote(stem), name)
-    if number != 1:
+    if number + 1 not in (2, len(names)):
         with open('mnt/snapshots/%d.raw' % (number + 1), 'rb') as disk:
             same('snapshot %d is found by its ID%s' % (number + 1, mode), disk.read(1), bytes([number + 65]))
     with open('mnt/snapshots/%s.intervals.json' % stem) as text:
         same('snapshot %d has its own map%s' % (number + 1, mode), text.read(),
              '{"virtual_size":%d,"cluster_bits":16,"data_clusters":[[0,0]]}' % ((number + 1) << 16))
+same('half an ID is no name' + mode, os.path.exists('mnt/snapshots/%s.raw' % ('i' * 239)), False)
 with open('mnt/snapshots/2.raw', 'rb') as disk:
     same('a name counts before an ID' + mode, disk.read(1), bytes([12 + 65]))
 END
