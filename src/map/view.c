@@ -40,6 +40,8 @@ enum {
 
 #define L1_ENTRIES_MAX ((UINT64_C(32) << 20) / VD_VIEW_ENTRY_BYTES)
 #define REFCOUNT_BLOCKS_MAX ((UINT64_C(8) << 20) / VD_VIEW_ENTRY_BYTES)
+/* An entry has the bits 9 to 55 for an offset. */
+#define FILE_BYTES_MAX (UINT64_C(1) << 56)
 
 /* --- the shape ------------------------------------------------------------------------------- */
 
@@ -157,7 +159,7 @@ static int view_place_areas(struct vd_view *view)
 	starts[AREA_L2] = starts[AREA_L1] + l1;
 	starts[AREA_DATA] = starts[AREA_L2] + view->tables;
 	starts[AREA_END] = starts[AREA_DATA] + view->clusters;
-	return starts[AREA_END] > (uint64_t)INT64_MAX >> view->cluster_bits ? -EFBIG : 0;
+	return starts[AREA_END] > FILE_BYTES_MAX >> view->cluster_bits ? -EFBIG : 0;
 }
 
 int vd_view_new(struct vd_index *index, const struct vd_interrupt *interrupt, struct vd_view **out)

@@ -13,13 +13,13 @@
 struct vd_view;
 struct vd_view_reader;
 
-/* Can the disk be a QCOW2 file? -EFBIG with a message: it has more than 2 EiB. */
+/* Can the disk be a QCOW2 file? -EFBIG with a message: it has more than 1 EiB. */
 int vd_view_check(const struct vd_disk *disk, struct vd_error *err);
 
 /*
  * Work out the file's shape from a complete index, which must outlive the view; the disk has passed
  * vd_view_check(). Goes through the whole map. 0, -EINTR, -ENOMEM; -EFBIG: the file would be longer
- * than a file can be.
+ * than the 64 PiB that table entries can point into.
  */
 int vd_view_new(struct vd_index *index, const struct vd_interrupt *interrupt, struct vd_view **out);
 void vd_view_free(struct vd_view *view); /* NULL is fine; no reader may be left */

@@ -85,6 +85,30 @@ static void check_find(const struct vd_marks *marks, uint64_t step)
 	}
 }
 
+/* Stretches follow each other, and their sums are those of their pairs. */
+static void check_stretches(const struct vd_marks *marks, uint64_t pairs)
+{
+	struct vd_stretch_mark mark = { .number = 0 };
+
+	for (uint64_t next = 0; next < pairs; next = mark.number + mark.count) {
+		uint64_t sum = 0;
+
+		assert_true(vd_marks_stretch(marks, next, &mark));
+		assert_true(mark.number == next && mark.count > 0);
+		assert_true(mark.virt == pair_of(next).first << BITS);
+		for (uint64_t i = 0; i < mark.count; i++) {
+			struct vd_pair pair = pair_of(next + i);
+
+			sum += vd_pair_sum(&pair);
+		}
+		assert_true(sum == mark.sum);
+		assert_true(vd_marks_stretch(marks, next + mark.count - 1, &mark));
+		assert_true(mark.number == next);
+	}
+	assert_true(mark.number + mark.count == pairs || pairs == 0);
+	assert_false(vd_marks_stretch(marks, pairs, &mark));
+}
+
 static void the_length_is_that_of_the_text(void **state)
 {
 	static const uint64_t counts[] = { 0, 1, 2, 10, 1023, 1024, 1025, 2048, 2049, 100000 };
@@ -94,6 +118,7 @@ static void the_length_is_that_of_the_text(void **state)
 		struct vd_marks *marks = marks_new(counts[i]);
 
 		check_marks(marks, counts[i]);
+		check_stretches(marks, counts[i]);
 		free(marks);
 	}
 }
@@ -140,6 +165,7 @@ static void too_many_marks_are_thinned_and_stay_right(void **state)
 		assert_true(marks->marks[i].number == i * marks->step);
 	check_marks(marks, pairs);
 	check_find(marks, 99991);
+	check_stretches(marks, pairs);
 	free(marks);
 }
 

@@ -293,6 +293,73 @@ static void disks_too_large_for_their_clusters_get_larger_ones(void **state)
 	vd_disk_close(disk);
 }
 
+static struct vd_disk *endless_disk(uint64_t size, uint64_t bad_bytes, unsigned cluster_bits)
+{
+	struct dice dice = { 9 };
+	struct vd_image *image = fake_image_new(size, FAKE_GENEROUS, &dice);
+
+	if (bad_bytes)
+		fake_span_add(image, bad_bytes, VD_BAD, NULL, 0);
+	fake_span_add(image, size - bad_bytes, VD_ZERO, NULL, 0);
+	return fake_disk_new(&image, 1, cluster_bits);
+}
+
+/* How long the file of a disk is of which so much is data; 0: it would be too long. */
+static uint64_t endless_size(uint64_t data_bytes)
+{
+	struct vd_disk *disk = endless_disk(UINT64_C(1) << 57, data_bytes, 21);
+	struct vd_index *index;
+	struct vd_view *view;
+	uint64_t size = 0;
+	int r;
+
+	assert_int_equal(vd_index_new(disk, PLENTY, &index), 0);
+	assert_int_equal(vd_index_start(index), 0);
+	assert_int_equal(vd_index_wait(index, NULL), 0);
+	r = vd_view_new(index, NULL, &view);
+	if (r == 0) {
+		size = vd_view_size(view);
+		vd_view_free(view);
+	} else {
+		assert_int_equal(r, -EFBIG);
+	}
+	vd_index_free(index);
+	vd_disk_close(disk);
+	return size;
+}
+
+/* Offsets have 56 bits: the longest file ends there, and one cluster more is refused. */
+static void no_entry_points_past_its_bits(void **state)
+{
+	const uint64_t cluster = 1 << 21, most = UINT64_C(1) << 56;
+	uint64_t low = 1, high = most / cluster; /* clusters that fit, that do not */
+
+	(void)state;
+	while (high - low > 1) {
+		uint64_t middle = low + (high - low) / 2;
+
+		if (endless_size(middle * cluster))
+			low = middle;
+		else
+			high = middle;
+	}
+	assert_true(endless_size(low * cluster) == most);
+	assert_true(endless_size(high * cluster) == 0);
+}
+
+static void an_exbibyte_is_the_largest_disk(void **state)
+{
+	struct vd_disk *disk;
+
+	(void)state;
+	disk = endless_disk(UINT64_C(1) << 60, 0, 9);
+	assert_int_equal(vd_view_check(disk, NULL), 0);
+	vd_disk_close(disk);
+	disk = endless_disk((UINT64_C(1) << 60) + 1, 0, 9);
+	assert_int_equal(vd_view_check(disk, NULL), -EFBIG);
+	vd_disk_close(disk);
+}
+
 /* What cannot be read is data, and reading it is an error: never zeros. */
 static void unreadable_parts_are_errors(void **state)
 {
@@ -426,6 +493,8 @@ int main(void)
 		cmocka_unit_test(more_pairs_than_marks_are_found),
 		cmocka_unit_test(disks_without_data_or_size_have_files),
 		cmocka_unit_test(disks_too_large_for_their_clusters_get_larger_ones),
+		cmocka_unit_test(no_entry_points_past_its_bits),
+		cmocka_unit_test(an_exbibyte_is_the_largest_disk),
 		cmocka_unit_test(unreadable_parts_are_errors),
 		cmocka_unit_test(a_walk_that_differs_gives_no_wrong_bytes),
 		cmocka_unit_test(a_map_that_is_stored_does_not_differ),
