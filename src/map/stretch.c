@@ -7,7 +7,7 @@
 
 #include "map/stretch.h"
 
-#define PAIRS_PER_CHECK 1024 /* between two looks for an interrupt */
+#define PAIRS_PER_CHECK 32 /* between two looks for an interrupt */
 
 struct vd_stretch {
 	uint64_t number, count; /* of the pairs that are held */

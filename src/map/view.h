@@ -44,8 +44,9 @@ void vd_view_reader_free(struct vd_view_reader *reader); /* NULL is fine */
 int vd_view_read(struct vd_view_reader *reader, void *buffer, size_t bytes, uint64_t at,
 		 struct vd_scratch *scratch, const struct vd_interrupt *interrupt);
 
-/* Are these bytes of the file the bytes of the disk at *virt, in one piece? */
-bool vd_view_find(struct vd_view_reader *reader, uint64_t at, size_t bytes, uint64_t *virt);
+/* Are these bytes of the file the bytes of the disk at *virt, in one piece? False if interrupted. */
+bool vd_view_find(struct vd_view_reader *reader, uint64_t at, size_t bytes, uint64_t *virt,
+		  const struct vd_interrupt *interrupt);
 
 /* Like vd_index_seek(), in the file: `at` below its size. Metadata is data. */
 int vd_view_seek(struct vd_view_reader *reader, uint64_t at, bool want_data, uint64_t *found,

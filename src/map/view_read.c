@@ -285,15 +285,16 @@ int vd_view_read(struct vd_view_reader *reader, void *buffer, size_t bytes, uint
 	return r;
 }
 
-bool vd_view_find(struct vd_view_reader *reader, uint64_t at, size_t bytes, uint64_t *virt)
+bool vd_view_find(struct vd_view_reader *reader, uint64_t at, size_t bytes, uint64_t *virt,
+		  const struct vd_interrupt *interrupt)
 {
 	const struct vd_view *view = reader->view;
 	uint64_t data = vd_area_start(view, AREA_DATA), size = vd_index_disk(view->index)->size;
 	struct piece piece;
 
 	if (bytes == 0 || at < data || !vd_inside(at, bytes, vd_view_size(view)) ||
-	    data_pieces(reader, at - data, bytes, &piece, 1, NULL) != 1 || piece.bytes != bytes ||
-	    !vd_inside(piece.virt, bytes, size))
+	    data_pieces(reader, at - data, bytes, &piece, 1, interrupt) != 1 ||
+	    piece.bytes != bytes || !vd_inside(piece.virt, bytes, size))
 		return false;
 	*virt = piece.virt;
 	return true;

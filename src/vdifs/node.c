@@ -223,7 +223,8 @@ static ssize_t view_read(const struct vdifs_node *node, void *handle, struct vdi
 	size_t bytes = read->at < size ? (size_t)vd_min(read->bytes, size - read->at) : 0;
 	int r = 0;
 
-	read->is_spliced = read->can_splice && vd_view_find(open->reader, read->at, bytes, &virt) &&
+	read->is_spliced = read->can_splice && vdifs_worker_may_splice(bytes) &&
+			   vd_view_find(open->reader, read->at, bytes, &virt, read->interrupt) &&
 			   vdifs_worker_splice(worker, node->shown->disk, virt, bytes);
 	if (!read->is_spliced)
 		r = vd_view_read(open->reader, worker->buffer, bytes, read->at, worker->scratch,

@@ -134,6 +134,11 @@ static bool pipe_ready(struct vdifs_worker *worker, size_t bytes)
 	return true;
 }
 
+bool vdifs_worker_may_splice(size_t bytes)
+{
+	return bytes >= SPLICE_MIN && bytes <= SPLICE_MAX && !atomic_load(&in_vain);
+}
+
 bool vdifs_worker_splice(struct vdifs_worker *worker, const struct vd_disk *disk, uint64_t virt,
 			 size_t bytes)
 {
@@ -143,7 +148,7 @@ bool vdifs_worker_splice(struct vdifs_worker *worker, const struct vd_disk *disk
 
 	if (atomic_load(&copies) > 0 && atomic_fetch_sub(&copies, 1) > 0)
 		return false;
-	if (bytes < SPLICE_MIN || bytes > SPLICE_MAX || atomic_load(&in_vain) ||
+	if (!vdifs_worker_may_splice(bytes) ||
 	    !vd_disk_find_raw(disk, virt, bytes, &from, &where) || !vd_source_can_splice(from) ||
 	    !pipe_ready(worker, bytes))
 		return false;

@@ -27,6 +27,9 @@ void vdifs_workers_free(pthread_key_t key);
 /* This thread's, with a buffer of `bytes` (> 0) at least; NULL for want of memory. */
 struct vdifs_worker *vdifs_worker_get(pthread_key_t key, size_t bytes);
 
+/* Can so many bytes be had by vdifs_worker_splice()? If so it still depends on where they are. */
+bool vdifs_worker_may_splice(size_t bytes);
+
 /*
  * Have `bytes` at virt of the disk put into the worker's pipe without copying them. False: they do
  * not lie in one piece in a file, or the system does not let us; vd_disk_read() is the other way.

@@ -161,7 +161,7 @@ static void pieces_check(const struct setup *setup, struct dice *dice, unsigned 
 		assert_int_equal(
 			vd_view_read(setup->reader, buffer, bytes, at, setup->scratch, NULL), 0);
 		assert_memory_equal(buffer, setup->file + at, bytes);
-		if (!vd_view_find(setup->reader, at, bytes, &virt))
+		if (!vd_view_find(setup->reader, at, bytes, &virt, NULL))
 			continue;
 		assert_int_equal(vd_disk_read(setup->disk, buffer, bytes, virt, setup->scratch), 0);
 		assert_memory_equal(buffer, setup->file + at, bytes);
@@ -410,7 +410,7 @@ static unsigned moody_reads(const struct setup *setup, struct fake_source *sourc
 			assert_int_equal(r, -EIO);
 		bad += r < 0;
 		*good += r == 0;
-		is_found = vd_view_find(reader, at, bytes, &virt);
+		is_found = vd_view_find(reader, at, bytes, &virt, NULL);
 		if (is_found && vd_disk_read(setup->disk, buffer, bytes, virt, setup->scratch) == 0)
 			assert_memory_equal(buffer, setup->file + at, bytes);
 		r = vd_view_seek(reader, at, i & 1, &virt, NULL);
@@ -471,16 +471,26 @@ static bool always(void *context)
 	return true;
 }
 
-static void who_is_interrupted_gets_no_file(void **state)
+static void who_is_interrupted_gets_nothing(void **state)
 {
 	struct vd_interrupt interrupt = { .interrupted = always };
+	struct dice dice = { 1 };
 	struct setup setup;
 	struct vd_view *view;
+	uint64_t virt;
+	uint8_t byte;
 
 	(void)state;
 	setup_make(&setup, grid_disk(4 << 20, 4, 9), PLENTY);
 	assert_int_equal(vd_view_new(setup.index, &interrupt, &view), -EINTR);
 	file_check(&setup, 9);
+	for (uint64_t at = setup.size / 2; at < setup.size * 3 / 4; at += setup.size / 64) {
+		assert_int_equal(
+			vd_view_read(setup.reader, &byte, 1, at - 1, setup.scratch, &interrupt),
+			-EINTR);
+		assert_false(vd_view_find(setup.reader, at - 1, 1, &virt, &interrupt));
+	}
+	pieces_check(&setup, &dice, 100);
 	setup_free(&setup);
 }
 
@@ -498,7 +508,7 @@ int main(void)
 		cmocka_unit_test(unreadable_parts_are_errors),
 		cmocka_unit_test(a_walk_that_differs_gives_no_wrong_bytes),
 		cmocka_unit_test(a_map_that_is_stored_does_not_differ),
-		cmocka_unit_test(who_is_interrupted_gets_no_file),
+		cmocka_unit_test(who_is_interrupted_gets_nothing),
 	};
 
 	return cmocka_run_group_tests_name("view", tests, NULL, NULL);
