@@ -82,7 +82,7 @@ void vd_log_once(struct vd_log_once *once, uint64_t key, const char *format, ...
 	bool last;
 	va_list args;
 
-	if (!log_is_new(once, key, &last))
+	if (!once || !log_is_new(once, key, &last))
 		return;
 	va_start(args, format);
 	log_line(LOG_ERR, format, args);

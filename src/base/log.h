@@ -48,7 +48,10 @@ struct vd_log_once {
 		.lock = PTHREAD_MUTEX_INITIALIZER \
 	}
 
-/* Log an error unless `key` (a file offset, say) has been logged through `once` before. */
+/*
+ * Log an error unless `key` (a file offset, say) has been logged through `once` before. NULL: do not
+ * log at all.
+ */
 void vd_log_once(struct vd_log_once *once, uint64_t key, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 

@@ -128,7 +128,7 @@ static int read_raw(const struct vd_extent *extent, void *buffer)
 	int r = vd_source_read(run->from, buffer, (size_t)extent->length, run->where);
 
 	if (r < 0)
-		vd_log_once(extent->image->corrupt, run->where,
+		vd_log_once(vd_image_log(extent->image), run->where,
 			    "%s: cannot read %" PRIu64 " bytes at byte %" PRIu64 " of the file: %s",
 			    run->from->name, extent->length, run->where,
 			    r == -EIO ? "input/output error, or the file was cut short"
@@ -211,8 +211,8 @@ int vd_disk_read(const struct vd_disk *disk, void *buffer, size_t bytes, uint64_
 			int r = read_extent(disk, &extents[i], (uint8_t *)buffer + (at - virt),
 					    scratch);
 
-			if (r < 0)
-				return r;
+			if (r < 0) /* why a server is lost is nothing to a reader */
+				return r == -ETIMEDOUT ? -EIO : r;
 			at += extents[i].length;
 		}
 	}

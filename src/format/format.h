@@ -88,6 +88,15 @@ struct vd_image {
 	struct vd_log_once *changed; /* and of changes of the files; NULL: of none */
 };
 
+/* For vd_log_once(): of files that are lost there is no more to say. */
+static inline struct vd_log_once *vd_image_log(const struct vd_image *image)
+{
+	bool is_lost =
+		vd_source_is_lost(image->source) || (image->data && vd_source_is_lost(image->data));
+
+	return is_lost ? NULL : image->corrupt;
+}
+
 /* How the caller wants an image opened. */
 struct vd_image_options {
 	const char *snapshot; /* NAME or ID of an internal snapshot, or NULL: the active disk */

@@ -73,7 +73,7 @@ static bool add_bad(const struct position *at, const char *table, const char *wh
 {
 	struct vd_run run = { .start = at->virt, .length = at->length, .kind = VD_BAD };
 
-	vd_log_once(at->image->corrupt, at->entry_host,
+	vd_log_once(vd_image_log(at->image), at->entry_host,
 		    "%s: QCOW2 %s entry 0x%016" PRIx64 " at byte 0x%" PRIx64
 		    " of the file: %s; %" PRIu64 " bytes of the disk from %" PRIu64
 		    " on read as an error",

@@ -401,7 +401,7 @@ static void block_is_bad(const struct vd_image *image, uint64_t block, uint32_t 
 		.kind = VD_BAD,
 	};
 
-	vd_log_once(image->corrupt, block,
+	vd_log_once(vd_image_log(image), block,
 		    "%s: VHD BAT entry %" PRIu64 " is 0x%08" PRIx32
 		    ": %s; its block reads as an error",
 		    image->source->name, block, entry, why);

@@ -35,7 +35,7 @@
 #include <libnbd.h>
 #include <poll.h>
 #include <pthread.h>
-#include <semaphore.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <sys/socket.h>
 #include <syslog.h>
@@ -45,6 +45,7 @@
 #include "base/log.h"
 #include "source/ahead.h"
 #include "source/holes.h"
+#include "source/waiter.h"
 
 #define READ_MAX ((size_t)4 << 20) /* bytes in one request */
 #define AHEAD_BYTES \
@@ -55,6 +56,7 @@
 #define REFUSED "%s: the server refuses, or is none: %s"
 #define PARTING_MS 200
 #define TICK_MS 250 /* between two looks whether to go on waiting */
+#define SAY_MS 500 /* before the log hears of the end of the connection */
 
 /*
  * libnbd brings GnuTLS, libxml2 and more: 24 libraries, which linked would cost each start 7 to 16 ms
@@ -128,7 +130,9 @@ struct nbd {
 	pthread_t thread;
 	bool has_thread;
 	atomic_bool stopping; /* close() wants the thread to end */
-	atomic_bool dead; /* the connection is lost, and that was said */
+	atomic_bool dead; /* the connection is lost or given up */
+	atomic_bool silent; /* because the server said nothing for too long */
+	atomic_bool failed; /* because of that a request failed; dead may be set a moment later */
 	atomic_bool asleep; /* the thread waits without a limit: wake it for a request */
 	atomic_bool status_failed; /* and that was said */
 };
@@ -214,32 +218,41 @@ static void give_up(struct nbd *nbd)
 	shutdown(nbd->socket, SHUT_RDWR);
 }
 
-/* Has the server had its time? heard: when it last said something, or had nothing to do. */
-static void look(struct nbd *nbd, int64_t heard)
+/* Say why there are no more answers. A start that fails of it tells that itself, and closes us. */
+static void say_why(struct nbd *nbd)
 {
-	if (atomic_load(&nbd->dead))
+	bool was_dead = atomic_exchange(&nbd->dead, true);
+	int64_t end = now_ms() + SAY_MS;
+	char shown[512];
+
+	while (!atomic_load(&nbd->stopping) && now_ms() < end)
+		poll(NULL, 0, 10);
+	if (atomic_load(&nbd->stopping))
 		return;
-	if (is_ending(nbd)) {
-		give_up(nbd);
-	} else if (now_ms() - heard >= nbd->patience.seconds * INT64_C(1000)) {
+	if (atomic_load(&nbd->silent))
 		vd_log(LOG_ERR,
 		       "%s: the server has said nothing for %u seconds; from now on reading it is "
 		       "an error",
 		       nbd->source.name, nbd->patience.seconds);
-		give_up(nbd);
-	}
+	else if (!was_dead)
+		vd_log(LOG_ERR,
+		       "%s: the connection to the server is lost (%s); from now on reading it is "
+		       "an error",
+		       nbd->source.name, reason(shown));
 }
 
 static void *hear(void *context)
 {
 	struct nbd *nbd = context;
-	int64_t heard = now_ms();
+	int64_t heard = now_ms(); /* when it last said something, or had nothing to do */
 	bool was_idle = false;
-	char shown[512];
 
 	while (!atomic_load(&nbd->stopping) && !is_over(nbd)) {
 		bool idle;
 
+		/* Each time: a server that says a word now and then must not keep us. */
+		if (!atomic_load(&nbd->dead) && is_ending(nbd))
+			give_up(nbd);
 		/* Asleep only after some time without work, so that few requests must wake us. It
 		 * is said before looking: a request that is not seen here will see it. */
 		atomic_store(&nbd->asleep, was_idle);
@@ -247,15 +260,14 @@ static void *hear(void *context)
 		atomic_store(&nbd->asleep, idle && was_idle);
 		if (turn(nbd, nbd->wake[0], idle && was_idle ? -1 : TICK_MS) || idle)
 			heard = now_ms();
-		else
-			look(nbd, heard);
+		else if (!atomic_load(&nbd->dead) &&
+			 now_ms() - heard >= nbd->patience.seconds * INT64_C(1000)) {
+			atomic_store(&nbd->silent, true);
+			give_up(nbd);
+		}
 		was_idle = idle;
 	}
-	if (!atomic_load(&nbd->stopping) && !atomic_exchange(&nbd->dead, true))
-		vd_log(LOG_ERR,
-		       "%s: the connection to the server is lost (%s); from now on reading it is "
-		       "an error",
-		       nbd->source.name, reason(shown));
+	say_why(nbd);
 	return NULL;
 }
 
@@ -278,8 +290,10 @@ static int transfer_piece(void *user_data, const void *piece, size_t bytes, uint
 static int transfer_done(void *user_data, int *error)
 {
 	struct vd_transfer *transfer = user_data;
+	int r = *error || transfer->arrived != transfer->bytes ? -EIO : 0;
 
-	transfer->done(transfer, *error || transfer->arrived != transfer->bytes ? -EIO : 0);
+	/* libnbd says ENOTCONN of requests that die with the connection. */
+	transfer->done(transfer, *error == ENOTCONN ? -ENOTCONN : r);
 	return 1; /* libnbd may forget the request */
 }
 
@@ -292,39 +306,19 @@ static void begin_transfer(void *context, struct vd_transfer *transfer)
 	/* If this fails the callbacks are not called. */
 	if (library.nbd_aio_pread_structured(nbd->handle, transfer->buffer, transfer->bytes,
 					     transfer->host, piece, done, 0) < 0)
-		transfer->done(transfer, -EIO);
+		transfer->done(transfer, is_over(nbd) ? -ENOTCONN : -EIO);
 	wake_if_needed(nbd);
-}
-
-/* Somebody who waits for one answer. */
-struct waiter {
-	sem_t done;
-	int r;
-};
-
-static void waiter_done(struct waiter *waiter, int r)
-{
-	waiter->r = r;
-	sem_post(&waiter->done);
-}
-
-static int waiter_wait(struct waiter *waiter)
-{
-	while (sem_wait(&waiter->done) < 0 && errno == EINTR)
-		;
-	sem_destroy(&waiter->done);
-	return waiter->r;
 }
 
 static void read_done(struct vd_transfer *transfer, int r)
 {
-	waiter_done(transfer->owner, r);
+	vd_waiter_done(transfer->owner, r);
 }
 
 /* Read what may be asked for as it is. */
 static int read_aligned(struct nbd *nbd, void *buffer, size_t bytes, uint64_t host)
 {
-	struct waiter waiter = { .r = 0 };
+	struct vd_waiter waiter;
 	struct vd_transfer transfer = {
 		.buffer = buffer,
 		.bytes = bytes,
@@ -332,10 +326,15 @@ static int read_aligned(struct nbd *nbd, void *buffer, size_t bytes, uint64_t ho
 		.done = read_done,
 		.owner = &waiter,
 	};
+	int r;
 
-	sem_init(&waiter.done, 0, 0);
+	vd_waiter_init(&waiter);
 	begin_transfer(nbd, &transfer);
-	return waiter_wait(&waiter);
+	r = vd_waiter_wait(&waiter);
+	if (r != -ENOTCONN)
+		return r;
+	atomic_store(&nbd->failed, true);
+	return atomic_load(&nbd->silent) ? -ETIMEDOUT : -EIO;
 }
 
 static ssize_t nbd_source_pread(const struct vd_source *source, void *buffer, size_t bytes,
@@ -373,7 +372,7 @@ static ssize_t nbd_source_pread(const struct vd_source *source, void *buffer, si
 /* --- holes ----------------------------------------------------------------------------------- */
 
 struct status {
-	struct waiter waiter;
+	struct vd_waiter waiter;
 	struct vd_answer *answer;
 	uint64_t start, size;
 	bool full; /* there was more than fits */
@@ -405,7 +404,7 @@ static int status_done(void *user_data, int *error)
 {
 	struct status *status = user_data;
 
-	waiter_done(&status->waiter, *error ? -EIO : 0);
+	vd_waiter_done(&status->waiter, *error ? -EIO : 0);
 	return 1;
 }
 
@@ -415,11 +414,11 @@ static int status_ask(struct nbd *nbd, struct status *status, uint64_t bytes)
 	nbd_extent_callback take = { .callback = status_take, .user_data = status };
 	nbd_completion_callback done = { .callback = status_done, .user_data = status };
 
-	sem_init(&status->waiter.done, 0, 0);
+	vd_waiter_init(&status->waiter);
 	if (library.nbd_aio_block_status(nbd->handle, bytes, status->start, take, done, 0) < 0)
-		waiter_done(&status->waiter, -EIO);
+		vd_waiter_done(&status->waiter, -EIO);
 	wake_if_needed(nbd);
-	return waiter_wait(&status->waiter);
+	return vd_waiter_wait(&status->waiter);
 }
 
 /* Ask as much next time as an answer can tell, and more while it has room. */
@@ -459,10 +458,8 @@ static int nbd_source_extent(const struct vd_source *source, uint64_t host, bool
 	if (vd_holes_find(nbd->holes, host, is_hole, end))
 		return 0;
 	status.answer = vd_answer_new(status.start);
-	if (!status.answer)
-		return -ENOMEM;
 	asked = vd_min(asked, source->size - status.start);
-	if (!atomic_load(&nbd->dead))
+	if (status.answer && !atomic_load(&nbd->dead))
 		r = status_ask(nbd, &status, asked);
 	if (r == 0 && vd_answer_end(status.answer) > host) {
 		status_adapt(nbd, &status, asked);
@@ -492,6 +489,11 @@ static void part(struct nbd *nbd)
 		turn(nbd, -1, PARTING_MS);
 	if (library.nbd_aio_is_ready(nbd->handle) > 0)
 		library.nbd_aio_disconnect(nbd->handle, 0);
+}
+
+static bool nbd_source_is_lost(const struct vd_source *source)
+{
+	return atomic_load(&nbd_of(source)->dead) || atomic_load(&nbd_of(source)->failed);
 }
 
 static void nbd_source_close(struct vd_source *source)
@@ -536,11 +538,13 @@ static int handle_make(struct nbd *nbd, struct vd_error *err)
 	    library.nbd_add_meta_context(nbd->handle, LIBNBD_CONTEXT_BASE_ALLOCATION) < 0 ||
 	    library.nbd_set_tls(nbd->handle, LIBNBD_TLS_DISABLE) < 0)
 		r = -EINVAL;
-	if (r == 0 && library.nbd_aio_connect_socket(nbd->handle, nbd->source.fd) < 0)
-		r = -EIO;
+	if (r == 0) {
+		if (library.nbd_aio_connect_socket(nbd->handle, nbd->source.fd) < 0)
+			r = -EIO;
+		nbd->source.fd = -1; /* libnbd's, also if the first words on it were an error */
+	}
 	if (r < 0)
 		return vd_fail(err, -r, REFUSED, nbd->source.name, reason(shown));
-	nbd->source.fd = -1;
 	return 0;
 }
 
@@ -604,6 +608,7 @@ static int nbd_source_begin(struct vd_source *source, const struct vd_patience *
 			    struct vd_error *err)
 {
 	struct nbd *nbd = nbd_of(source);
+	sigset_t all, before;
 	int r;
 
 	nbd->patience = *patience;
@@ -620,7 +625,10 @@ static int nbd_source_begin(struct vd_source *source, const struct vd_patience *
 	    vd_ahead_new(vd_min(AHEAD_BYTES, nbd->most), source->size, begin_transfer, nbd,
 			 &nbd->ahead) < 0)
 		return vd_fail(err, ENOMEM, "out of memory");
+	sigfillset(&all); /* signals are for the thread that waits for them */
+	pthread_sigmask(SIG_SETMASK, &all, &before);
 	r = -pthread_create(&nbd->thread, NULL, hear, nbd);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	nbd->has_thread = r == 0;
 	return r < 0 ? vd_fail(err, -r, "cannot start a thread: %s", strerror(-r)) : 0;
 }
@@ -630,6 +638,7 @@ static const struct vd_source_ops nbd_source_ops = {
 	.pread = nbd_source_pread,
 	.extent = nbd_source_extent,
 	.same = nbd_source_same,
+	.is_lost = nbd_source_is_lost,
 	.close = nbd_source_close,
 };
 

@@ -97,6 +97,11 @@ bool vd_source_same(const struct vd_source *a, const struct vd_source *b)
 	return a->st.st_dev == b->st.st_dev && a->st.st_ino == b->st.st_ino;
 }
 
+bool vd_source_is_lost(const struct vd_source *source)
+{
+	return source->ops->is_lost && source->ops->is_lost(source);
+}
+
 void vd_source_close(struct vd_source *source)
 {
 	if (!source)

@@ -52,6 +52,8 @@ struct vd_source_ops {
 	int (*stat)(const struct vd_source *source, struct stat *now);
 	/* Does the other one, which has the same ops, lead to the same bytes? NULL: st says it. */
 	bool (*same)(const struct vd_source *source, const struct vd_source *other);
+	/* Is it gone for good? Then that has been logged, or will be. NULL: never. */
+	bool (*is_lost)(const struct vd_source *source);
 	void (*close)(struct vd_source *source);
 };
 
@@ -125,6 +127,9 @@ bool vd_source_changed(const struct vd_source *source, struct stat *now);
 
 /* Do both name the same file, block device or export? */
 bool vd_source_same(const struct vd_source *a, const struct vd_source *b);
+
+/* Is every read of it an error from now on, of which the log has a line? No other is needed then. */
+bool vd_source_is_lost(const struct vd_source *source);
 
 /* NULL is fine. */
 void vd_source_close(struct vd_source *source);

@@ -5,6 +5,7 @@ It serves 1 MiB of the byte 65 from a thread for each connection, until it is ki
 NAME=NUMBER; without one it behaves:
     size=N align=N most=N   what it says of itself
     silent=N                from the Nth reading request on it says nothing; silent=0: never a word
+    trickle=N               from the Nth one on it says a byte every 200 ms
     close=N                 the Nth reading request ends the connection in the middle of the answer
     fail=N                  the Nth reading request, and all after it, is an error
     garbage                 the answer to a reading request is noise
@@ -95,6 +96,10 @@ class Server:
         half = length // 2
         if 0 < self.number('silent', -1) <= count:
             time.sleep(1000)
+        while 0 < self.number('trickle', -1) <= count:
+            for byte in struct.pack('>IHHQIQ', CHUNK, 1, 1, cookie, length + 8, start) + b'A' * length:
+                time.sleep(0.2)
+                wire.send(bytes([byte]))
         if count == self.number('close', -1):
             wire.send(struct.pack('>IHHQIQ', CHUNK, 1, 1, cookie, length + 8, start) + b'A' * half)
             raise ConnectionError
