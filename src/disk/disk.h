@@ -23,13 +23,12 @@ struct vd_disk {
 	struct vd_cache *cache; /* of metadata */
 	struct vd_units *units; /* decoded clusters */
 	/*
-	 * NULL: all of the above is owned. Else this is a view (views.h) of that disk, whose the
-	 * cache, the units and the last `borrowed` of the layers are.
+	 * Of a view (views.h) the cache, the units and so many of the layers, the last ones, are
+	 * those of the disk that it is a view of.
 	 */
-	const struct vd_disk *of;
 	unsigned borrowed;
 	struct vd_disk *views; /* of this disk; owned */
-	struct vd_disk *next_view; /* in the list of `of` */
+	struct vd_disk *next_view; /* in the list of that disk */
 	uint64_t size; /* virtual bytes: the top layer's */
 	unsigned cluster_bits; /* the top layer's */
 };

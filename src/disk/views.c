@@ -24,7 +24,6 @@ static int view_add(struct vd_disk *disk, struct vd_image *top, unsigned depth,
 	view->units = disk->units;
 	view->size = view->layers[0]->size;
 	view->cluster_bits = view->layers[0]->cluster_bits;
-	view->of = disk;
 	view->next_view = disk->views;
 	disk->views = view;
 	*out = view;
