@@ -3,6 +3,8 @@
 #include "config.h"
 
 #include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -298,6 +300,38 @@ struct fake_span *fake_span_add(struct vd_image *image, uint64_t length, enum vd
 	}
 	layer->spans[layer->count] = span;
 	return &layer->spans[layer->count++];
+}
+
+struct vd_image *fake_image_of(const char *spans, enum fake_manner manner, unsigned file)
+{
+	static const enum vd_kind kinds[] = {
+		['A'] = VD_ABSENT, ['Z'] = VD_ZERO,  ['R'] = VD_RAW,
+		['C'] = VD_CODED,  ['D'] = VD_CODED, ['B'] = VD_BAD,
+	};
+	struct dice dice = { file };
+	struct vd_image *image = fake_image_new(0, manner, &dice);
+	char kind, at;
+
+	image->compression = "zlib";
+	image->source->st.st_ino = file;
+	image->source->size = 1 << 30; /* bytes follow from a formula */
+	while (sscanf(spans, " %c", &kind) == 1) {
+		uint64_t sectors, where = 0;
+		int used = 0;
+
+		assert_true(sscanf(spans, " %c%" SCNu64 "%n", &kind, &sectors, &used) == 2);
+		spans += used;
+		at = *spans;
+		if (at == '@') {
+			assert_true(sscanf(spans, "@%" SCNu64 "%n", &where, &used) == 1);
+			spans += used;
+		}
+		fake_span_add(image, sectors * VD_SECTOR, kinds[(unsigned char)kind],
+			      at == '@' ? image->source : NULL, where * VD_SECTOR)
+			->is_damaged = kind == 'D';
+		image->size += sectors * VD_SECTOR;
+	}
+	return image;
 }
 
 /* A raw span: one of four continues the last one, in the source if that was raw. */

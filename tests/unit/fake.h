@@ -79,6 +79,13 @@ struct fake_layer *fake_layer(const struct vd_image *image);
 struct fake_span *fake_span_add(struct vd_image *image, uint64_t length, enum vd_kind kind,
 				const struct vd_source *from, uint64_t where);
 
+/*
+ * A layer written down: "A2 Z1 R3@8", each a kind, a number of sectors, and maybe the sector of
+ * image->source that it has: A absent, Z zero, R raw, C coded, D coded and damaged, B bad. Equal
+ * files are the same file; what bytes a file has follows from its number.
+ */
+struct vd_image *fake_image_of(const char *spans, enum fake_manner manner, unsigned file);
+
 /* A layer full of spans of all kinds; bad: of BAD and damaged ones, too. */
 struct vd_image *fake_image_random(uint64_t size, enum fake_manner manner, bool bad,
 				   struct dice *dice);
