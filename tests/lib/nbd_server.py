@@ -11,7 +11,10 @@ NAME=NUMBER; without one it behaves:
     garbage                 the answer to a reading request is noise
     short, twice, beyond    an answer with less than was asked for, with one half twice, with more
     wrong-cookie            an answer to what nobody asked
-    holes=KIND              of base:allocation: fine, none, empty, zero-length, endless, error, other
+    holes=KIND              of base:allocation: fine, none, empty, zero-length, endless, error, other;
+                            once: the first question is answered with an error, the others with a hole
+    late=MILLISECONDS       reading requests are answered so much later, side by side; the greatest number of
+                            them that were open at once stands in the file SOCKET.most
     flood                   answers to options without end
 """
 import os
@@ -29,7 +32,7 @@ REQUEST, SIMPLE, CHUNK = 0x25609513, 0x67446698, 0x668e33ef
 class Server:
     def __init__(self, words):
         self.how = dict(word.partition('=')[::2] for word in words)
-        self.reads = 0
+        self.reads = self.questions = self.open = self.most_open = 0
         self.lock = threading.Lock()
 
     def number(self, name, otherwise):
@@ -83,7 +86,10 @@ class Server:
                 with self.lock:
                     self.reads += 1
                     count = self.reads
-                self.answer_read(wire, cookie, start, length, count)
+                if 'late' in self.how:
+                    threading.Thread(target=self.answer_late, args=(wire, cookie, start, length), daemon=True).start()
+                else:
+                    self.answer_read(wire, cookie, start, length, count)
             elif kind == 7:
                 self.answer_status(wire, cookie, start, length)
             elif kind == 2:
@@ -119,8 +125,26 @@ class Server:
         else:
             chunk(start, b'A' * length)
 
+    def answer_late(self, wire, cookie, start, length):
+        with self.lock:
+            self.open += 1
+            if self.open > self.most_open:
+                self.most_open = self.open
+                with open(sys.argv[1] + '.most', 'w', encoding='ascii') as out:
+                    out.write(str(self.most_open))
+        time.sleep(self.number('late', 0) / 1000)
+        with self.lock:
+            self.open -= 1
+            try:
+                self.answer_read(wire, cookie, start, length, 0)
+            except ConnectionError:
+                pass
+
     def answer_status(self, wire, cookie, start, length):
         kind = self.how['holes']
+        self.questions += 1
+        if kind == 'once':
+            kind = 'error' if self.questions == 1 else 'other'
         entries = {
             'fine': [(length, 0 if start else 3)],
             'empty': [],
@@ -128,7 +152,7 @@ class Server:
             'endless': [(0xffffffff, 0)] * 100,
             'other': [(length, 3)],
         }.get(kind, [])
-        body = struct.pack('>I', 8 if kind == 'other' else 7) + b''.join(struct.pack('>II', *e) for e in entries)
+        body = struct.pack('>I', 8 if self.how['holes'] == 'other' else 7) + b''.join(struct.pack('>II', *e) for e in entries)
         if kind == 'none':
             wire.send(struct.pack('>IHHQI', CHUNK, 1, 0, cookie, 0))
         elif kind == 'error':

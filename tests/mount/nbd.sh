@@ -34,6 +34,10 @@ make_images() {
 	}
 	image_options=
 	qemu-img convert -O raw images/top.qcow2 top.raw
+	cp images/disk.qcow2 snapshots.qcow2
+	qemu-img snapshot -c old snapshots.qcow2
+	qemu-io -t unsafe -f qcow2 -c "write -q -P 9 40m 1m" -c "write -q -z 0 64k" snapshots.qcow2
+	qemu-img convert -O raw snapshots.qcow2 snapshots.raw
 }
 
 # serve SOCKET COMMAND...: start a server that listens there. $pid is it.
@@ -191,6 +195,79 @@ refusals() {
 	refuse "a file is no socket" 'cannot connect to the socket' "$vdifs" "nbd+unix:///?socket=$work/top.raw" mnt
 	claim "an address as a file's name, with ./" bash -c "mkdir -p nbd: && cp images/disk.qcow2 nbd:/x &&
 		'$vdimap' ./nbd://x"
+}
+
+# Read in order and past the kernel's cache, where each request waits for the one before: what is more than
+# one was read ahead.
+ahead() {
+	local server
+	hostile h late=20 size=$((8 << 20))
+	server=$pid
+	mount_image --format=raw "$(at h)" mnt
+	claim "8 MiB in order, of a server that is late" dd if=mnt/disk.raw of=copy.raw bs=128k iflag=direct
+	is "are the right ones" "$(tr -d A <copy.raw | wc -c):$(stat -c %s copy.raw)" "0:$((8 << 20))"
+	like "many requests are under way at once" "$(cat h.most)" '[4-9]|[1-3][0-9]'
+	unmount mnt
+	stop "$server"
+	hostile h late=20 size=$((8 << 20))
+	server=$pid
+	mount_image --format=raw "$(at h)" mnt
+	claim "a place here and a place there" dd if=mnt/disk.raw of=/dev/null bs=4k count=1 skip=300 iflag=direct
+	dd if=mnt/disk.raw of=/dev/null bs=4k count=1 skip=1500 iflag=direct 2>/dev/null
+	dd if=mnt/disk.raw of=/dev/null bs=4k count=1 skip=900 iflag=direct 2>/dev/null
+	is "are not read ahead of" "$(cat h.most)" 1
+	unmount mnt
+	stop "$server"
+}
+
+# What vdimap says of an image on a server is what it says of the file, but for names.
+# shellcheck disable=SC2086 # an option, or none
+questions() {
+	local top base
+	kit s file images/top.qcow2
+	top=$pid
+	kit s2 file images/disk.raw
+	base=$pid
+	is "--diff: what a layer on a server adds" \
+		"$("$vdimap" $box --old-format=raw --backing-file="$(at s2)" --diff="$(at s2)" "$(at s)" 2>&1)" \
+		"$("$vdimap" --old-format=raw --diff=images/disk.raw images/top.qcow2)"
+	is "--diff and --compare: another source, the same bytes" \
+		"$("$vdimap" $box --old-format=raw --format=raw --diff=images/disk.raw --compare "$(at s2)" 2>&1 | jq -c .data_clusters)" '[]'
+	stop "$top"
+	kit s file snapshots.qcow2
+	top=$pid
+	is "--info --json" "$("$vdimap" $box --info --json "$(at s)" 2>&1 | known_facts)" \
+		"$("$vdimap" --info --json snapshots.qcow2 | known_facts)"
+	like "--info names the address" "$("$vdimap" $box --info "$(at s)" 2>&1 | head -n 1)" "image: $(at s | sed 's/[+?]/\\&/g')"
+	stop "$top"
+	stop "$base"
+}
+
+known_facts() { jq -cS '[."virtual-size", .format, ."cluster-size", .snapshots, ."format-specific"]'; }
+
+# Snapshots and layers have their own maps and bytes, from the same connections.
+views() {
+	local top base
+	kit s file snapshots.qcow2
+	top=$pid
+	mount_image '' "$(at s)" mnt
+	is "snapshots/ of an image on a server$in" "$(cd mnt/snapshots && echo ./*)" "./old.intervals.json ./old.raw"
+	claim "has the old bytes$in" cmp mnt/snapshots/old.raw images/disk.raw
+	is "and the old map$in" "$(cat mnt/snapshots/old.intervals.json)" "$("$vdimap" --snapshot=old snapshots.qcow2)"
+	claim "beside the new ones$in" cmp mnt/disk.raw snapshots.raw
+	unmount mnt
+	stop "$top"
+	kit s file images/top.qcow2
+	top=$pid
+	kit s2 file images/disk.raw
+	base=$pid
+	mount_image "--layers --backing-file=$(at s2)" "$(at s)" mnt
+	claim "layers/ of a chain on servers: the top$in" cmp mnt/layers/0.raw top.raw
+	claim "and its base$in" cmp mnt/layers/1.raw images/disk.raw
+	is "with its map$in" "$(cat mnt/layers/1.intervals.json)" "$("$vdimap" --format=raw images/disk.raw)"
+	unmount mnt
+	stop "$top"
+	stop "$base"
 }
 
 # --- what fails ----------------------------------------------------------------------------------
@@ -367,6 +444,11 @@ enemies() {
 		is "holes are told wrongly ($how): all is data" "$(timeout 20 "$vdimap" --format=raw "$(at h)" 2>/dev/null)" "$map"
 		stop "$pid"
 	done
+	hostile h holes=once size=$((1 << 30))
+	"$vdimap" --format=raw "$(at h)" >once.json 2>once.log
+	is "one question about holes fails: that place is data" "$(jq -c .data_clusters once.json)" '[[0,1023]]'
+	is "and that is said" "$(wc -l <once.log):$(grep -c 'does not say where holes are' once.log)" 1:1
+	stop "$pid"
 	hostile h holes=fine
 	is "holes are told rightly" "$("$vdimap" --format=raw "$(at h)" | jq -c .data_clusters)" '[]'
 	stop "$pid"
@@ -386,6 +468,9 @@ each_mode kinds
 each_mode sparse
 names
 tcp
+ahead
+questions
+each_mode views
 chains
 refusals
 errors
