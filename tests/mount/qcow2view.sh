@@ -203,7 +203,50 @@ for name in "mnt/unwritten.qcow2", "mnt/unwritten.intervals.json":
 	claim "the log has no more than a line of it" test "$(wc -l <log)" -le 1
 }
 
+# One cluster whose place in the file is wrong, and one that cannot be decompressed.
+bad() {
+	mount_image --qcow2 bad.qcow2 mnt || return
+	python_claims bad.raw "$in" <<'END'
+import errno, os, sys
+from claims import claim, same, fails
+CLUSTER, BAD = 65536, (5, 9)
+with open(sys.argv[1], 'rb') as file:
+    wanted = file.read()
+fd = os.open('mnt/bad.qcow2', os.O_RDONLY)
+data = os.fstat(fd).st_size - 16 * CLUSTER
+good = [n for n in range(16) if n not in BAD]
+for n in BAD:
+    fails('cluster %d is EIO%s' % (n, sys.argv[2]), [errno.EIO], os.pread, fd, 4096, data + n * CLUSTER + 8192)
+same('all around is what it is' + sys.argv[2],
+     [n for n in good if os.pread(fd, CLUSTER, data + n * CLUSTER) != wanted[n * CLUSTER:(n + 1) * CLUSTER]], [])
+same('also up to the first and from behind the last byte' + sys.argv[2],
+     [os.pread(fd, 4096, data + 5 * CLUSTER - 4096), os.pread(fd, 4096, data + 10 * CLUSTER)],
+     [wanted[5 * CLUSTER - 4096:5 * CLUSTER], wanted[10 * CLUSTER:10 * CLUSTER + 4096]])
+END
+	claim "the tables are sound$in" qemu-img check -q mnt/bad.qcow2
+	claim "cp fails, and says why$in" bash -c '! cp mnt/bad.qcow2 copy.qcow2 2>cp.err && grep -q "Input/output error" cp.err'
+	unmount mnt
+}
+
+image bad.qcow2 1m "write -q -P 11 0 576k" "write -q -c -P 12 576k 64k" "write -q -P 13 640k 384k"
+qemu-img convert -O raw bad.qcow2 bad.raw
+"$python" - <<'END' || not_ok "the image is damaged"
+import struct
+with open('bad.qcow2', 'r+b') as file:
+    def entry(at):
+        file.seek(at)
+        return struct.unpack('>Q', file.read(8))[0]
+    table = entry(entry(40)) & ~(1 << 63)
+    packed = entry(table + 9 * 8)
+    assert packed >> 62 == 1
+    file.seek(packed & (1 << 54) - 1)
+    file.write(b'\xff' * 8)
+    file.seek(table + 5 * 8)
+    file.write(struct.pack('>Q', 1 << 63 | 1 << 50))
+END
+
 each_mode views
+each_mode bad
 huge
 unwritten
 refuse "--qcow2 needs a directory" 'qcow2.*must be a directory' "$vdifs" --qcow2 base.qcow2 plain
