@@ -120,7 +120,7 @@ static void put_actual_size(struct object *object, const struct vd_source *sourc
 		object_number(object, "actual-size", (uint64_t)source->st.st_blocks * VD_SECTOR);
 }
 
-/* A file that the image lies in. */
+/* A file that the image lies in. QEMU counts its bytes in whole sectors. */
 static void put_child(struct object *object, const char *name, const struct vd_source *source)
 {
 	object_begin(object, NULL, '{');
@@ -128,10 +128,17 @@ static void put_child(struct object *object, const char *name, const struct vd_s
 	object_begin(object, "info", '{');
 	object_begin(object, "children", '[');
 	object_end(object, ']');
-	object_number(object, "virtual-size", source->size);
+	object_number(object, "virtual-size", vd_div_up(source->size, VD_SECTOR) * VD_SECTOR);
 	object_name(object, "filename", source->name);
 	object_text(object, "format", protocol(source));
 	put_actual_size(object, source);
+	if (!source->is_server) {
+		object_begin(object, "format-specific", '{');
+		object_text(object, "type", "file");
+		object_begin(object, "data", '{');
+		object_end(object, '}');
+		object_end(object, '}');
+	}
 	object_bool(object, "dirty-flag", false);
 	object_end(object, '}');
 	object_end(object, '}');
