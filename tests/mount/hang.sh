@@ -15,10 +15,12 @@ for mib in range(48):
 END
 qemu-img create -q -f qcow2 disk.qcow2 48m && qemu-io -t unsafe -f qcow2 disk.qcow2 <commands >/dev/null
 qemu-img convert -O raw disk.qcow2 wanted
+# 16 TiB of tables with nothing in them: a map that takes seconds.
+"$python" "$here/fragmented.py" slow.qcow2 $((1 << 44)) 16 32768 2 sparse
 
 # $store is the server that answers for the image, once it is stopped nothing of it does.
-storage() {
-	mount_image --format=raw disk.qcow2 store || return
+storage() { # storage [IMAGE]
+	mount_image --format=raw "${1-disk.qcow2}" store || return
 	store=$(servers)
 	[ -n "$store" ] || store=$(daemons)
 	# Whatever goes wrong: nothing that looks at the storage is to wait for ever.
@@ -31,10 +33,6 @@ dismantle() {
 	kill -CONT "$store"
 	kill -TERM "$watchdog" && wait "$watchdog" 2>/dev/null
 	unmount store
-}
-
-over_it() { # over_it [OPTION...]: the mount on that storage; $top has its processes
-	mode="$mode $*" mount_image '' store/disk.raw mnt
 }
 
 daemons_of_storage() { printf '%s\n' "$store" "$(parent_of "$store")"; }
@@ -52,7 +50,7 @@ for name in sys.argv[1:]:
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)' "$@"; }
 
 waits() {
-	storage && over_it || return
+	storage && mount_image '' store/disk.raw mnt || return
 	cmp -n $((16 << 20)) mnt/disk.raw wanted
 	getfattr -n user.intervals mnt >/dev/null
 	forget mnt/disk.raw store/disk.raw
@@ -73,6 +71,7 @@ def timed(what, call, limit=1.0):
 def reader(at):
     pid = os.fork()
     if pid == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         try:
             os._exit(os.pread(fd, 65536, at) != wanted[at:at + 65536])
         except OSError:
@@ -102,9 +101,12 @@ same('the first hole', timed('a seek', lambda: os.lseek(fd, 0, os.SEEK_HOLE)), 5
 same('all intervals', len(timed('a walk', lambda: walk(fd))), 25)
 same('what a hole reads as', timed('a read of a hole', lambda: os.pread(fd, 65536, (46 << 20) + (512 << 10))), bytes(65536))
 same('what storage has cached', timed('a read that needs no storage', lambda: os.pread(fd, 65536, 1 << 20)), wanted[1 << 20:(1 << 20) + 65536])
-for pid in pids[:8]:
-    os.kill(pid, signal.SIGKILL)
-same('readers that wait can be killed', sorted(over(pids[:8], 3).values()), [-9] * 8)
+sent = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL]
+for number, pid in enumerate(pids[:8]):
+    os.kill(pid, sent[number % 4])
+ended = over(pids[:8], 3)
+same('readers that wait end with the first signal', [ended.get(pid) for pid in pids[:8]], [-int(s) for s in sent * 2])
+same('and no other ends with them', over(pids[8:], 0.2), {})
 os.kill(int(sys.argv[1]), signal.SIGCONT)
 same('the others get their bytes when storage comes back', list(over(pids[8:], 10).values()), [0] * 8)
 end = time.monotonic() + 10
@@ -115,6 +117,63 @@ while True:     # read-ahead of those that were killed
 same('and so does who comes later', got == wanted[40 << 20:41 << 20], True)
 END
 	claim "all of the disk is right" cmp mnt/disk.raw wanted
+	unmount mnt
+	dismantle
+}
+
+# Storage hangs while the map is being made: who waits for the map can be interrupted, many at a time.
+map_waits() {
+	storage slow.qcow2 && mode="$mode --format=qcow2" mount_image '' store/slow.raw mnt || return
+	stop_storage
+	python_claims "$store" "$in" <<'END'
+import os, signal, sys, time
+from claims import claim, same
+store, mode = int(sys.argv[1]), sys.argv[2]
+
+class Enough(Exception):
+    pass
+
+def enough(*_):
+    raise Enough
+
+def waiter(number):
+    """Exit status 0: the right size; 3: a signal that was caught ended the call."""
+    pid = os.fork()
+    if pid == 0:
+        signal.signal(signal.SIGTERM, enough)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        try:
+            os._exit(0 if os.stat('mnt/slow.intervals.json').st_size == 68 else 1)
+        except Enough:
+            os._exit(3)
+        except OSError:
+            os._exit(2)
+    return pid
+
+def over(pids, seconds):
+    end, left, codes = time.monotonic() + seconds, set(pids), {}
+    while left and time.monotonic() < end:
+        for pid in list(left):
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                left.discard(pid)
+                codes[pid] = os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    return codes
+
+pids = [waiter(n) for n in range(50)]
+same('storage hangs: 50 wait for the map' + mode, over(pids, 0.3), {})
+begun = time.monotonic()
+os.stat('mnt/slow.raw')
+sorted(os.listdir('mnt'))
+claim('all else is answered' + mode, time.monotonic() - begun < 1)
+for number, pid in enumerate(pids[:40]):
+    os.kill(pid, [signal.SIGTERM, signal.SIGINT][number % 2])
+ended = over(pids[:40], 3)
+same('40 of them are interrupted by their signals' + mode, [ended.get(pid) for pid in pids[:40]], [3, -int(signal.SIGINT)] * 20)
+os.kill(store, signal.SIGCONT)
+same('when storage comes back the others get the size' + mode, list(over(pids[40:], 100).values()), [0] * 10)
+END
 	unmount mnt
 	dismantle
 }
@@ -197,5 +256,6 @@ others() { daemons | grep -vFx "$(daemons_of_storage)"; }
 no_others() { [ -z "$(others)" ]; }
 
 waits
+each_mode map_waits
 ends
 finish
