@@ -2,6 +2,7 @@
 """The claims of a Python part of a mount test: python_claims of lib.sh turns them into TAP."""
 import errno
 import os
+import time
 
 
 def claim(text, passed, found=''):
@@ -38,3 +39,16 @@ def walk(fd):
         if at <= start:
             raise AssertionError('SEEK_HOLE from %d gives %d' % (start, at))
         out.append((start, at))
+
+
+def over(pids, seconds):
+    """Exit statuses of the children of these that have ended by then; all have, or the time is up."""
+    end, left, codes = time.monotonic() + seconds, set(pids), {}
+    while left and time.monotonic() < end:
+        for pid in list(left):
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                left.discard(pid)
+                codes[pid] = os.waitstatus_to_exitcode(status)
+        time.sleep(0.005)
+    return codes

@@ -58,7 +58,7 @@ waits() {
 	stop_storage
 	python_claims "$store" <<'END'
 import os, random, signal, sys, time
-from claims import claim, same, walk
+from claims import claim, over, same, walk
 wanted = open('wanted', 'rb').read()
 fd = os.open('mnt/disk.raw', os.O_RDONLY)      # before they all wait
 
@@ -77,17 +77,6 @@ def reader(at):
         except OSError:
             os._exit(2)
     return pid
-
-def over(pids, seconds):
-    end, left, codes = time.monotonic() + seconds, set(pids), {}
-    while left and time.monotonic() < end:
-        for pid in list(left):
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if ended:
-                left.discard(pid)
-                codes[pid] = os.waitstatus_to_exitcode(status)
-        time.sleep(0.01)
-    return codes
 
 pids = [reader((41 + n // 4 * 2 << 20) + n % 4 * 256 * 1024) for n in range(16)]
 same('16 readers of what is not cached wait', over(pids, 0.3), {})
@@ -127,7 +116,7 @@ map_waits() {
 	stop_storage
 	python_claims "$store" "$in" <<'END'
 import os, signal, sys, time
-from claims import claim, same
+from claims import claim, over, same
 store, mode = int(sys.argv[1]), sys.argv[2]
 
 class Enough(Exception):
@@ -149,17 +138,6 @@ def waiter(number):
         except OSError:
             os._exit(2)
     return pid
-
-def over(pids, seconds):
-    end, left, codes = time.monotonic() + seconds, set(pids), {}
-    while left and time.monotonic() < end:
-        for pid in list(left):
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if ended:
-                left.discard(pid)
-                codes[pid] = os.waitstatus_to_exitcode(status)
-        time.sleep(0.01)
-    return codes
 
 pids = [waiter(n) for n in range(50)]
 same('storage hangs: 50 wait for the map' + mode, over(pids, 0.3), {})

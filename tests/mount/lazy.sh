@@ -212,7 +212,7 @@ crowd() {
 	mount_image --qcow2 slow.qcow2 mnt || return
 	python_claims "$in" <<'END'
 import json, os, signal, sys, time
-from claims import claim, same
+from claims import claim, over, same
 mode = sys.argv[1]
 text = b'{"virtual_size":%d,"cluster_bits":16,"data_clusters":[]}' % (1 << 44)
 
@@ -232,17 +232,6 @@ def waiter(call):
         except BaseException:
             os._exit(2)
     return pid
-
-def over(pids, seconds):
-    end, left, codes = time.monotonic() + seconds, set(pids), {}
-    while left and time.monotonic() < end:
-        for pid in list(left):
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if ended:
-                left.discard(pid)
-                codes[pid] = os.waitstatus_to_exitcode(status)
-        time.sleep(0.005)
-    return codes
 
 def at_once(what, call):
     begun = time.monotonic()
