@@ -603,6 +603,17 @@ def info_names(bench):
     same('a name that is no UTF-8', os.path.basename(told['full-backing-filename']), '\ufffd.qcow2')
 
 
+def info_snapshot(bench):
+    """Bitmaps are of the active disk, also where a larger one is looked at."""
+    path = bench.create('shrunk.qcow2', 1 << 33)
+    tool('qemu-img', 'snapshot', '-c', 'before', path)
+    tool('qemu-img', 'resize', '-q', '--shrink', path, str(8 * MIB))
+    tool('qemu-img', 'bitmap', '--add', '-g', '512', path, 'nightly')
+    text = bench.run('--info', '--snapshot=before', path)
+    if 'virtual size: 8 GiB' not in text or not re.search(r'^  nightly +512 B, auto$', text, re.M):
+        raise Failure('%r' % text)
+
+
 def info_alone(bench):
     """What stands in the image itself is told without its parents, with a line that says so; a map is not."""
     base = bench.create('base.qcow2', 8 * MIB)
@@ -646,6 +657,7 @@ CLAIMS = (
     ('--info --json is what qemu-img info prints, and more', info_qemu),
     ('--info is for people', info_text),
     ('names of files in JSON are the true ones', info_names),
+    ('--info of a snapshot has the bitmaps of the active disk', info_snapshot),
     ('--info and --bitmap do without parents', info_alone),
 )
 

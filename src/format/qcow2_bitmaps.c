@@ -113,7 +113,7 @@ static const char *entry_fault(const struct vd_image *image, const uint8_t *entr
 		return NULL; /* then its length may be that of another disk size */
 	if ((uint64_t)bitmap->table_size * q->cluster_bytes > BITS_BYTES_MAX)
 		return "it has more than 512 MiB of bits";
-	if (bits < vd_div_up(image->size, UINT64_C(1) << bitmap->granularity_bits))
+	if (bits < vd_div_up(q->active_size, UINT64_C(1) << bitmap->granularity_bits))
 		return "it is shorter than the disk";
 	return NULL;
 }
