@@ -115,6 +115,20 @@ foreground() {
 	if mounted mnt; then not_ok "-f: is gone$in"; else ok "-f: is gone$in"; fi
 }
 
+# fusermount3 is told where the mount is by now.
+moved() {
+	local how
+	for how in TERM KILL; do
+		as_user mkdir -p above/mnt
+		user_mounts '' disk.qcow2 above/mnt || return
+		as_user mv above below
+		[ $how = TERM ] && kill -TERM "$(supervisors)" || kill -KILL "$(servers)"
+		claim "SIG$how after a directory above the mountpoint was renamed$in" wait_for 10 no_daemon
+		if mounted below/mnt; then not_ok "nothing is mounted then$in"; else ok "nothing is mounted then$in"; fi
+		rm -r below
+	done
+}
+
 refusals() {
 	local before
 	before=$(mounts_below)
@@ -198,6 +212,7 @@ who_reads() {
 refusals
 each_mode mounts
 each_mode foreground
+each_mode moved
 mount --bind "$work/cover/open" /etc/fuse.conf
 each_mode shared
 each_mode below
