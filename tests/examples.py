@@ -29,7 +29,8 @@ from tap import Tap                                                            #
 TOP = os.path.join(HERE, '..')
 MOST = 20000                        # characters of what a command prints
 NEEDS = ('bash', 'qemu-img', 'qemu-io', 'getfattr', 'fusermount3', 'jq')
-ELSEWHERE = re.compile(r'losetup |mount |/images/top.qcow2  |nbdkit |.*nbd(\+unix)?:')
+ELSEWHERE = re.compile(r'\{|losetup |mount |/images/top.qcow2  |nbdkit |.*nbd(\+unix)?:')
+OTHERS = re.compile(r'qcowmount|vhdimount|nbdfuse|tar |fusermount|--|stat |qemu-storage-daemon|qemu-img convert -f vpc')
 IMAGES = '''
 mkdir x
 qemu-img create -q -f raw base.img 8M
@@ -157,7 +158,7 @@ def other_tools(bench, version):
     """README's block about QEMU, in its order; only the one version of QEMU is spoken of."""
     left = dict(QEMU)
     for command in readme_commands('What other tools get wrong'):
-        if re.match(r'qcowmount|vhdimount|nbdfuse|tar |fusermount|--|stat |qemu-storage-daemon|qemu-img convert -f vpc', command):
+        if OTHERS.match(command):
             continue
         status, text = bench.run(command)
         for start in [s for s in left if command.startswith(s)]:
