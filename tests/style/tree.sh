@@ -43,7 +43,7 @@ undistributed() {
 	for file in $files; do
 		case $file in
 		Makefile.am | configure.ac | m4/* | scripts/* | tests/lib/* | tests/images/* | tests/fuzz/findings/*) ;;
-		*) grep -qF -- "$file" Makefile.am || echo "$file: not in Makefile.am" ;;
+		*) grep -qF -- "${file#./}" Makefile.am || echo "$file: not in Makefile.am" ;;
 		esac
 	done
 }
