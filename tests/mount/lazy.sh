@@ -209,20 +209,21 @@ others() {
 # More of them than there are threads: the rest of the file system answers meanwhile, each can be
 # interrupted, and those who stay get their answer.
 crowd() {
-	mount_image --qcow2 slow.qcow2 mnt || return
-	python_claims "$in" <<'END'
+	mount_image --qcow2 "$1.qcow2" "$2" || return
+	python_claims "$1" "$2" "$in" <<'END'
 import json, os, signal, sys, time
 from claims import claim, over, same
-mode = sys.argv[1]
+name, place, mode = sys.argv[1:]
 text = b'{"virtual_size":%d,"cluster_bits":16,"data_clusters":[]}' % (1 << 44)
+disk, sidecar, qcow2 = (os.path.join(place, name + end) for end in ('.raw', '.intervals.json', '.qcow2'))
 
 def size_of_qcow2():
-    size = os.stat('mnt/slow.qcow2').st_size
-    with open('mnt/slow.qcow2', 'rb') as file:
+    size = os.stat(qcow2).st_size
+    with open(qcow2, 'rb') as file:
         return file.seek(0, 2) == size and file.seek(0) == 0 and file.read(4) == b'QFI\xfb'
 
-kinds = [lambda: os.stat('mnt/slow.intervals.json').st_size == len(text), lambda: os.getxattr('mnt', 'user.intervals') == text,
-         lambda: open('mnt/slow.intervals.json', 'rb').read() == text, size_of_qcow2]
+kinds = [lambda: os.stat(sidecar).st_size == len(text), lambda: os.getxattr(place, 'user.intervals') == text,
+         lambda: open(sidecar, 'rb').read() == text, size_of_qcow2]
 
 def waiter(call):
     pid = os.fork()
@@ -236,24 +237,31 @@ def waiter(call):
 def at_once(what, call):
     begun = time.monotonic()
     got = call()
-    claim('while 80 wait: %s is answered at once%s' % (what, mode), time.monotonic() - begun < 1, time.monotonic() - begun)
+    claim('while 80 wait: %s is answered at once%s' % (what, mode), time.monotonic() - begun < 2, time.monotonic() - begun)
     return got
 
 pids = [waiter(kinds[n % len(kinds)]) for n in range(80)]
-same('80 wait for the map' + mode, over(pids, 0.2), {})
-same('what a read gets' + mode, at_once('a read', lambda: open('mnt/slow.raw', 'rb').read(4096)), bytes(4096))
-at_once('stat of the disk', lambda: os.stat('mnt/slow.raw'))
-same('the names' + mode, at_once('readdir', lambda: sorted(os.listdir('mnt'))), ['slow.intervals.json', 'slow.qcow2', 'slow.raw'])
-for number, pid in enumerate(pids[:60]):
+if name == 'slow':
+    same('80 wait for the map and get the right answer' + mode, list(over(pids, 100).values()), [0] * 80)
+    sys.exit()
+same('80 wait for the map' + mode, over(pids, 0.5), {})
+same('what a read gets' + mode, at_once('a read', lambda: open(disk, 'rb').read(4096)), bytes(4096))
+at_once('stat of the disk', lambda: os.stat(disk))
+same('the names' + mode, at_once('readdir', lambda: sorted(os.listdir(place))), [os.path.basename(n) for n in (sidecar, qcow2, disk)])
+for number, pid in enumerate(pids):
     os.kill(pid, [signal.SIGTERM, signal.SIGINT, signal.SIGKILL][number % 3])
-ended = over(pids[:60], 1)
-same('60 of them are interrupted' + mode, len(ended), 60)
-same('and all by their signals%s' % mode, set(ended.values()) <= {-signal.SIGTERM, -signal.SIGINT, -signal.SIGKILL, 2}, True)
-info = at_once('user.vdifs.info', lambda: json.loads(os.getxattr('mnt', 'user.vdifs.info')))
+ended = over(pids, 20)
+same('all of them are interrupted' + mode, len(ended), 80)
+same('and by their signals%s' % mode, set(ended.values()) <= {-signal.SIGTERM, -signal.SIGINT, -signal.SIGKILL, 2}, True)
+info = at_once('user.vdifs.info', lambda: json.loads(os.getxattr(place, 'user.vdifs.info')))
 same('the map was not complete then' + mode, info['map']['complete'], False)
-same('the others get the right answer' + mode, list(over(pids[60:], 100).values()), [0] * 20)
 END
-	unmount mnt
+	unmount "$2"
+}
+
+crowds() {
+	crowd endless small
+	crowd slow mnt
 }
 
 # Who makes an attribute of a map that is not stored takes long, and keeps nobody else waiting.
@@ -373,7 +381,7 @@ image_options=backing_file=middle.qcow2,backing_fmt=qcow2
 image top.qcow2 $((1 << 47))
 each_mode at_once
 each_mode unasked
-each_mode crowd
+each_mode crowds
 making
 each_mode interrupted
 each_mode ended

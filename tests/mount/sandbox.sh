@@ -94,6 +94,7 @@ with socket.socket(socket.AF_UNIX) as silent:
 			fi
 			kill "$pid"
 			end_of "$pid"
+			wait_for 20 no_confined_child # it ends with its parent, a moment later
 		done
 		kill "$silent"
 		wait "$silent" 2>/dev/null
@@ -124,6 +125,8 @@ confined_child() { # $child: the one of $program that is in its sandbox
 	done
 	return 1
 }
+
+no_confined_child() { ! confined_child; }
 
 # -v says what was opened and how it is confined, before the command is back.
 verbose() {
