@@ -93,7 +93,7 @@ keep_texts() { # keep_texts KIND: in the form that the repository keeps
 	local found
 	for found in "$work/findings/$1"-*; do
 		case $found in
-		*.input) ;;
+		*.input | *'*') ;;
 		*) "${PYTHON3:-python3}" "$here/seeds.py" --text "$1" "$found" >"$found.input" && echo "# $found.input" ;;
 		esac
 	done
