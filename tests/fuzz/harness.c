@@ -277,14 +277,21 @@ static void check_view_read(struct job *job, const struct vd_view *view,
 		CHECK(r < 0 || whole[i - at] == 0);
 }
 
+/* However much of it is data, the QCOW2 file of a disk that is no larger stays below 2^56 bytes. */
+#define VIEW_FITS (UINT64_C(1) << 55)
+
 static void check_view(struct job *job, struct vd_index *index)
 {
 	struct vd_view_reader *reader;
 	struct vd_view *view;
+	int r;
 
 	if (vd_view_check(job->disk, NULL) < 0)
 		return;
-	CHECK(vd_view_new(index, NULL, &view) == 0);
+	r = vd_view_new(index, NULL, &view);
+	CHECK(r == 0 || (r == -EFBIG && job->disk->size > VIEW_FITS));
+	if (r < 0)
+		return;
 	CHECK(vd_view_reader_new(view, &reader) == 0);
 	for (int i = 0; i < READS; i++)
 		check_view_read(job, view, reader);
