@@ -228,6 +228,7 @@ kinds = [lambda: os.stat(sidecar).st_size == len(text), lambda: os.getxattr(plac
 def waiter(call):
     pid = os.fork()
     if pid == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)    # a shell ignores it for what runs in its background
         try:
             os._exit(0 if call() else 1)
         except BaseException:
