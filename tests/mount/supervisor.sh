@@ -136,6 +136,7 @@ childless() {
 	done
 	claim "with SIGCHLD ignored an image mounts$in" timeout 20 env --ignore-signal=CHLD "$vdifs" $mode disk.qcow2 mnt
 	unmount mnt
+	over "and ends" # the next test must not stop a server that is about to
 }
 
 # --- a server that does not do its work ----------------------------------------------------------
