@@ -211,9 +211,10 @@ clean_up() {
 	for loop in "${loops[@]-}"; do
 		[ -z "$loop" ] || detach "$loop"
 	done
-	mounts_below | while read -r place; do
-		unmount_now "$place" || unmount_now -z "$place" || umount -l "$place"
-	done >/dev/null 2>&1
+	while read -r _ _ _ _ place _; do # also names with line feeds
+		printf -v place '%b' "$place"
+		[[ $place != "$work"/* ]] || unmount_now "$place" || unmount_now -z "$place" || umount -l "$place"
+	done < <(tac /proc/self/mountinfo) >/dev/null 2>&1
 	wait_for 2 no_processes >/dev/null
 	for pid in $(processes); do
 		kill -KILL "$pid" 2>/dev/null
