@@ -16,7 +16,10 @@ struct info {
 	bool is_dirty;
 };
 
-/* disk, filename and alone are set: gather the rest. 0 or -errno with a message; info_clear() in both cases. */
+/*
+ * disk, filename and alone are set: gather the rest. 0 or -errno with a message; info_clear() in
+ * both cases.
+ */
 int info_gather(struct info *info, struct progress *progress, struct vd_error *err);
 void info_clear(struct info *info);
 
