@@ -37,6 +37,7 @@ from tap import Tap                                                            #
 BATCH = 25
 MOUNT_EVERY = 12
 TIME_LIMIT = 60
+SECTOR = 512
 PAGE = 4096
 REPORTS = ('Sanitizer', 'runtime error:', 'Assertion', 'assertion', 'malloc()', 'free()')
 
@@ -274,13 +275,24 @@ def parse_cat(text):
     return size, found['data'], found['eio']
 
 
+def lost_in_pieces(disk, chunk):
+    """What of the disk is lost to vdcat: a sector, or the part of it that is in one chunk, that holds an unreadable byte."""
+    def edges(at):
+        return at // SECTOR * SECTOR, at // chunk * chunk
+    return resolver.merge((max(edges(lo)), min(disk.size, min(e + u for e, u in zip(edges(hi - 1), (SECTOR, chunk)))))
+                          for lo, hi in disk.eio())
+
+
 def check_programs(programs, image, disk, rng, folder):
-    """What vdcat and vdimap say, against the resolver.  Gives the bytes and intervals, for the comparison with QEMU."""
+    """What vdcat and vdimap say, against the resolver."""
     out = os.path.join(folder, 'vdcat.raw')
     chunk = rng.choice((None, None, 512, 4096, 65536, 1 << 20, 513, 1000, 7777, 100003, 1 << 22))
     options = image.options + (['--chunk=%d' % chunk] if chunk else [])
     status, text, log = run(programs.vdcat, *options, image.path, out)
-    if disk.eio_sectors():
+    lost, wanted = lost_in_pieces(disk, chunk or SECTOR), bytearray(disk.contents())
+    for lo, hi in lost:
+        wanted[lo:hi] = bytes(hi - lo)
+    if lost:
         good = status in (0, 1)
     else:
         good = status == 0
@@ -293,12 +305,11 @@ def check_programs(programs, image, disk, rng, folder):
     who = 'vdcat' + (' --chunk=%d' % chunk if chunk else '')
     if size != disk.size or len(contents) != disk.size:
         raise Failure('%s: size %d, wrote %d, expected %d' % (who, size, len(contents), disk.size))
-    same_ranges(who + ' unreadable', eio, disk.eio_sectors())
-    same_bytes(who, contents, disk.contents())
+    same_ranges(who + ' unreadable', eio, lost)
+    same_bytes(who, contents, wanted)
     same_ranges(who + ' data', data, disk.intervals())
     check_vdimap(programs, image, disk)
     check_qemu_form(programs, image, disk)
-    return contents, data
 
 
 def check_vdimap(programs, image, disk):
@@ -504,9 +515,7 @@ def check_both(programs, image, disk, rng, folder, mount):
         check_qemu_map(image, disk, intervals, who)
     if programs is None:
         return
-    contents, intervals = check_programs(programs, image, disk, rng, folder)
-    if contents != disk.contents() or intervals != disk.intervals():
-        raise Failure('vdcat and the resolver disagree')
+    check_programs(programs, image, disk, rng, folder)
     if mount:
         check_mounts(programs, image, disk, rng, folder)
 

@@ -667,13 +667,10 @@ class Disk:
                 out[lo:hi] = data
             if not readable:
                 eio.append((lo, hi))
-        self._eio = merge(eio)
-        for lo, hi in self.eio_sectors():
-            out[lo:hi] = bytes(hi - lo)
-        self._contents = bytes(out)
+        self._eio, self._contents = merge(eio), bytes(out)
 
     def contents(self):
-        """The bytes; sectors that hold an unreadable byte are zeros."""
+        """The bytes; those that cannot be read are zeros."""
         if self._contents is None:
             self._work_out()
         return self._contents
@@ -682,9 +679,6 @@ class Disk:
         if self._eio is None:
             self._work_out()
         return self._eio
-
-    def eio_sectors(self):
-        return round_outward(self.eio(), 512, self.size)
 
     def cluster_pairs(self):
         unit = 1 << self.cluster_bits
