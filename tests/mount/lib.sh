@@ -116,6 +116,7 @@ start() {
 	chmod 755 "$work" && mkdir -m 1777 "$work/reports" && cd "$work" || exit 99
 	export VD_TEST=$work PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=$here:$here/../lib
 	export ASAN_OPTIONS=${ASAN_OPTIONS:+$ASAN_OPTIONS:}log_path=$work/reports/report
+	export LSAN_OPTIONS=${LSAN_OPTIONS:+$LSAN_OPTIONS:}suppressions=$here/leaks.supp:print_suppressions=0
 	export TSAN_OPTIONS=${TSAN_OPTIONS:+$TSAN_OPTIONS:}log_path=$work/reports/report
 	export UBSAN_OPTIONS=${UBSAN_OPTIONS:+$UBSAN_OPTIONS:}log_path=$work/reports/report
 }
