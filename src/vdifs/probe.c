@@ -24,6 +24,7 @@ static _Noreturn void ask(const char *path, int fd)
 	sigset_t none;
 	int r;
 
+	prctl(PR_SET_NAME, "vdifs-probe"); /* or ps(1) shows two servers for a moment */
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);

@@ -9,7 +9,8 @@ and its name, so that VD_ROUND=NAME VD_SEED=SEED runs it again, alone, or all wh
 
 The processes of a mount are found by their program and their command line, which names the mountpoint, and told apart by
 their parents: the command that was typed (`starter`, gone when the mount is ready), the `supervisor`, its child the
-`server`; or one process, `only`, that does both.  What is expected follows from how many there are.
+`server`; or one process, `only`, that does both.  What is expected follows from how many there are.  For a moment, when
+a mount begins, the supervisor has a second child, the `probe`, which asks whether the mount answers.
 """
 import errno
 import os
@@ -151,7 +152,7 @@ class Life:
 
     def processes(self):
         """{role: pid}"""
-        parents = {}
+        parents, probes = {}, set()
         for name in os.listdir('/proc'):
             if not name.isdigit():
                 continue
@@ -162,17 +163,22 @@ class Life:
                     if self.mountpoint.encode() not in file.read().split(b'\0'):
                         continue
                 with open('/proc/%s/stat' % name) as file:
-                    state, parent = file.read().rsplit(')', 1)[1].split()[:2]
+                    comm, rest = file.read().rsplit(')', 1)
+                state, parent = rest.split()[:2]
                 if state != 'Z':
                     parents[int(name)] = int(parent)
+                    if comm.endswith('(vdifs-probe'):
+                        probes.add(int(name))
             except OSError:
                 pass
-        return self.roles(parents)
+        return self.roles(parents, probes)
 
-    def roles(self, parents):
+    def roles(self, parents, probes):
         found = {}
         for pid, parent in parents.items():
-            if self.in_background and self.starter and pid == self.starter.pid:
+            if pid in probes:
+                found['probe'] = pid
+            elif self.in_background and self.starter and pid == self.starter.pid:
                 found['starter'] = pid
             elif self.is_pair and (pid in self.servers or parent in parents and not
                                    (self.in_background and self.starter and parent == self.starter.pid)):
@@ -301,7 +307,7 @@ class Life:
                 return True
             if self.processes().get('starter'):
                 return False
-            if role == 'starter' and self.is_pair and set(self.processes()) != {'supervisor', 'server'}:
+            if role == 'starter' and self.is_pair and set(self.processes()) - {'probe'} != {'supervisor', 'server'}:
                 return False
             return self.is_mounted() and self.look() == 0
         if not wait_until(is_settled):

@@ -188,12 +188,13 @@ parent_of() { # parent_of PID
 	awk '$1 == "PPid:" { print $2 }' "/proc/$1/status" 2>/dev/null
 }
 
-# Each mount has a supervisor and a server below it. Without their supervisor servers are nobody's.
+# Each mount has a supervisor and a server below it, and for a moment, when it begins, a process that asks whether
+# it answers (vdifs-probe). Without their supervisor servers are nobody's.
 servers() {
 	local one all
 	all=$(daemons)
 	for one in $all; do
-		! grep -qFx "$(parent_of "$one")" <<<"$all" || echo "$one"
+		! grep -qFx "$(parent_of "$one")" <<<"$all" || grep -qFx vdifs-probe "/proc/$one/comm" 2>/dev/null || echo "$one"
 	done
 }
 
