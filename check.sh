@@ -67,7 +67,7 @@ run_tests() { # run_tests DIR MAKE-ARGUMENT...
 	shift
 	echo "== $dir: testing $*"
 	find "$dir" -name '*.trs' -delete
-	make -C "$dir" -k -j2 check "$@" >"$dir/check.log" 2>&1
+	make -C "$dir" -k -j3 check "$@" >"$dir/check.log" 2>&1 # of which one often waits for a moment to come
 	made=$?
 	bad=$(count "$dir" FAIL XPASS ERROR)
 	passed=$((passed + $(count "$dir" PASS XFAIL)))
