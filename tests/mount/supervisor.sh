@@ -88,7 +88,7 @@ names() {
 	mkdir -p "$odd"
 	cp disk.qcow2 $'two\nlines.qcow2'
 	begin "$vdifs" $mode -f $'two\nlines.qcow2' "$odd" </dev/null 2>log
-	wait_for 20 cmp -s "$odd"/*.raw wanted
+	claim "a mount of odd names$in" wait_for 20 is_shown_in "$odd"
 	kill -KILL "$(servers)"
 	end_of "$pid"
 	like "odd names make one line$in" "$(cat log)" 'vdifs: .*/two.x0alines.qcow2: the serving process was ended by signal 9; .*'
@@ -102,6 +102,9 @@ names() {
 	claim "the cure can be pasted$in" bash -c "$cure"
 	if mounted "$odd"; then not_ok "and helps$in"; else ok "and helps$in"; fi
 }
+
+# A function, or the pattern would be expanded before the mount is there.
+is_shown_in() { cmp -s "$1"/*.raw wanted; }
 
 # --- signals that whoever started us had ignored -------------------------------------------------
 
