@@ -65,6 +65,7 @@ struct position {
 	uint64_t length; /* of it */
 	uint64_t entry_host; /* where the entry stands in the file */
 	uint64_t entry;
+	bool is_lost; /* the entry could not be read */
 };
 
 /* Log why the entry cannot be right and add a BAD run for what it covers. */
@@ -72,13 +73,20 @@ static bool add_bad(const struct position *at, const char *table, const char *wh
 		    struct vd_runs *runs)
 {
 	struct vd_run run = { .start = at->virt, .length = at->length, .kind = VD_BAD };
+	struct vd_log_once *log = vd_image_log(at->image);
+	const char *name = at->image->source->name;
 
-	vd_log_once(vd_image_log(at->image), at->entry_host,
-		    "%s: QCOW2 %s entry 0x%016" PRIx64 " at byte 0x%" PRIx64
-		    " of the file: %s; %" PRIu64 " bytes of the disk from %" PRIu64
-		    " on read as an error",
-		    at->image->source->name, table, at->entry, at->entry_host, why, at->length,
-		    at->virt);
+	if (at->is_lost)
+		vd_log_once(log, at->entry_host,
+			    "%s: QCOW2 %s entry at byte 0x%" PRIx64 " of the file: %s; %" PRIu64
+			    " bytes of the disk from %" PRIu64 " on read as an error",
+			    name, table, at->entry_host, why, at->length, at->virt);
+	else
+		vd_log_once(log, at->entry_host,
+			    "%s: QCOW2 %s entry 0x%016" PRIx64 " at byte 0x%" PRIx64
+			    " of the file: %s; %" PRIu64 " bytes of the disk from %" PRIu64
+			    " on read as an error",
+			    name, table, at->entry, at->entry_host, why, at->length, at->virt);
 	return vd_runs_add(runs, &run);
 }
 
@@ -314,7 +322,8 @@ static int qcow2_map(const struct vd_image *image, uint64_t virt, uint64_t want,
 		add_plain(VD_ABSENT, l1.virt, absent * span, runs);
 		return 0;
 	}
-	fault = r < 0 ? "the L1 table cannot be read" : l2_fault(&l1, index);
+	l1.is_lost = r < 0;
+	fault = l1.is_lost ? "the L1 table cannot be read" : l2_fault(&l1, index);
 	if (!fault) {
 		r = l2_map(&l1, virt, want, runs);
 		fault = r < 0 ? "the L2 table cannot be read" : NULL;

@@ -390,8 +390,8 @@ static int fixed_map(const struct vd_image *image, struct vd_runs *runs)
 	return 0;
 }
 
-/* Add one BAD run for the block and log why. */
-static void block_is_bad(const struct vd_image *image, uint64_t block, uint32_t entry,
+/* Add one BAD run for the block and log why. `entry`: NULL if it could not be read. */
+static void block_is_bad(const struct vd_image *image, uint64_t block, const uint32_t *entry,
 			 const char *why, struct vd_runs *runs)
 {
 	const struct vhd *vhd = image->state;
@@ -401,10 +401,15 @@ static void block_is_bad(const struct vd_image *image, uint64_t block, uint32_t 
 		.kind = VD_BAD,
 	};
 
-	vd_log_once(vd_image_log(image), block,
-		    "%s: VHD BAT entry %" PRIu64 " is 0x%08" PRIx32
-		    ": %s; its block reads as an error",
-		    image->source->name, block, entry, why);
+	if (entry)
+		vd_log_once(vd_image_log(image), block,
+			    "%s: VHD BAT entry %" PRIu64 " is 0x%08" PRIx32
+			    ": %s; its block reads as an error",
+			    image->source->name, block, *entry, why);
+	else
+		vd_log_once(vd_image_log(image), block,
+			    "%s: VHD BAT entry %" PRIu64 ": %s; its block reads as an error",
+			    image->source->name, block, why);
 	vd_runs_add(runs, &run);
 }
 
@@ -536,7 +541,7 @@ static int vhd_map(const struct vd_image *image, uint64_t virt, uint64_t want, s
 	if (r == -ENOMEM)
 		return r;
 	if (r < 0) {
-		block_is_bad(image, block, 0, "the BAT cannot be read", runs);
+		block_is_bad(image, block, NULL, "the BAT cannot be read", runs);
 		return 0;
 	}
 	entry = get_be32(page->data + (entry_host - page->host));
@@ -557,7 +562,7 @@ static int vhd_map(const struct vd_image *image, uint64_t virt, uint64_t want, s
 	r = fault ? 0 : block_map(image, virt, (uint64_t)entry * VD_SECTOR, runs);
 	fault = r < 0 && r != -ENOMEM ? "its sector bitmap cannot be read" : fault;
 	if (fault)
-		block_is_bad(image, block, entry, fault, runs);
+		block_is_bad(image, block, &entry, fault, runs);
 	return r == -ENOMEM ? r : 0;
 }
 

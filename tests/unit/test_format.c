@@ -399,6 +399,56 @@ static uint64_t absent_end(const struct image *bytes, const struct vd_format *fo
 	return run->start + run->length;
 }
 
+/* All reads fail after the opening, and the cache holds nothing: no table may be taken for an empty one. */
+static void check_lost_tables(const struct image *bytes, const struct vd_format *format,
+			      const char *line)
+{
+	struct failing_source *failing = failing_source(bytes, 0, 0);
+	struct vd_image_options options = { .snapshot = NULL };
+	struct vd_error err = { "" };
+	struct vd_run run[16];
+	struct vd_image *image;
+	struct vd_cache *cache;
+	unsigned lost = 0;
+	uint64_t end;
+	char *text;
+
+	assert_int_equal(vd_cache_new(0, &cache), 0);
+	assert_int_equal(vd_image_open(&failing->source, format, &options, cache, &image, &err), 0);
+	failing->to = UINT64_MAX;
+	capture_begin();
+	for (uint64_t virt = 0; virt < image->size; virt = end) {
+		struct vd_runs runs = { .runs = run, .max = 16 };
+
+		assert_int_equal(format->map(image, virt, image->size - virt, &runs), 0);
+		assert_true(runs.count > 0);
+		end = run[runs.count - 1].start + run[runs.count - 1].length;
+		assert_true(end > virt);
+		for (unsigned i = 0; i < runs.count; i++, lost++)
+			assert_int_equal(run[i].kind, VD_BAD);
+	}
+	text = capture_end();
+	assert_true(lost > 0);
+	assert_int_equal(count_lines(text), lost);
+	assert_non_null(strstr(text, line)); /* which tells no value: there is none */
+	free(text);
+	vd_image_close(image);
+	vd_cache_free(cache);
+}
+
+static void a_table_that_is_lost_after_the_opening_is_no_hole(void **state)
+{
+	struct image *image = make(sizeof(*image));
+
+	(void)state;
+	vhd_make(image, &(struct vhd_facts){ .uuid = 1 });
+	check_lost_tables(image, &vd_format_vhd, "VHD BAT entry 4: the BAT cannot be read");
+	qcow2_make(image, &(struct qcow2_facts){ .zstd = false });
+	check_lost_tables(image, &vd_format_qcow2,
+			  "QCOW2 L1 entry at byte 0x208 of the file: the L1 table cannot be read");
+	free(image);
+}
+
 /* A read of a sector in a hole of terabytes must not look at the whole hole. */
 static void a_hole_is_looked_at_as_far_as_was_asked(void **state)
 {
@@ -482,6 +532,7 @@ int main(void)
 		cmocka_unit_test(a_footer_that_cannot_be_read_is_not_replaced_by_another),
 		cmocka_unit_test(a_batmap_or_a_locator_that_cannot_be_read_is_an_error),
 		cmocka_unit_test(a_hole_is_looked_at_as_far_as_was_asked),
+		cmocka_unit_test(a_table_that_is_lost_after_the_opening_is_no_hole),
 		cmocka_unit_test(a_snapshot_without_a_size_has_that_of_the_disk),
 		IN_FOLDER(an_image_that_cannot_be_opened_closes_its_source),
 	};
