@@ -99,13 +99,13 @@ def l1_too_large(folder):
     return path
 
 
-def snapshots(folder):
+def snapshots(folder, extra=972):
     """As many snapshots as there may be, with the longest extra data that 64 MiB of table leave room for."""
     path = os.path.join(folder, 'disk.qcow2')
     image = Qcow2(path, 1 << 20)
     image.write()
     host = 1 << 20
-    entry = struct.pack('>QIHHIIQII', image.where('l1'), 1, 2, 2, 0, 0, 0, 0, 972) + bytes(972) + b'idna'
+    entry = struct.pack('>QIHHIIQII', image.where('l1'), 1, 2, 2, 0, 0, 0, 0, extra) + bytes(extra) + b'idna'
     entry += bytes(-len(entry) % 8)
     poke(path, 60, struct.pack('>IQ', 65536, host))
     with open(path, 'r+b') as file:
@@ -113,6 +113,10 @@ def snapshots(folder):
         for _ in range(64):
             file.write(entry * 1024)
     return path
+
+
+def snapshots_too_large(folder):
+    return snapshots(folder, 984)
 
 
 def chain(folder):
@@ -232,6 +236,7 @@ CASES = (
     ('an L1 table of 32 MiB with an L2 table for each entry, in two groups', l1_colliding, None, False),
     ('an L1 table of 32 MiB and one entry', l1_too_large, 'l1_size is 4194305 entries; the limit is 4194304', False),
     ('65536 snapshots in 64 MiB', snapshots, None, True),
+    ('65536 snapshots in more than 64 MiB', snapshots_too_large, 'QCOW2 snapshot table has more than 64 MiB', False),
     ('a chain of 32 layers', chain, None, True),
     ('compressed clusters of 2 MiB', compressed, None, True),
     ('compressed clusters of 2 MiB with the longest input and 32 readers', compressed_readers, None, True),
