@@ -144,11 +144,9 @@ childless() {
 
 # --- a server that does not do its work ----------------------------------------------------------
 
-# The moment of the stop is a matter of luck; whatever it is, the signal is heard. The supervisor has patience for 3 s
-# each time, so that the moments are shared out between the modes, which make no difference here.
+# The moment of the stop is a matter of luck; whatever it is, the signal is heard.
 stopped() {
 	local n=0 slow='' server began
-	[ -z "$mode" ] || n=1
 	while [ "$n" -lt 8 ]; do
 		begin "$vdifs" $mode -f disk.qcow2 mnt </dev/null 2>log
 		wait_for 5 has_server
@@ -161,9 +159,9 @@ stopped() {
 		end_of "$pid"
 		[ $((SECONDS - began)) -le 6 ] && [ "$ended_with" -ne 137 ] && ! mounted mnt && wait_for 5 no_daemon ||
 			slow+=" $n: $((SECONDS - began)) s, status $ended_with, $(daemons)"
-		n=$((n + 2))
+		n=$((n + 1))
 	done
-	is "SIGTERM ends a mount whose server is stopped, at four moments$in" "$slow" ''
+	is "SIGTERM ends a mount whose server is stopped, at eight moments$in" "$slow" ''
 }
 
 has_server() { [ -n "$(servers)" ]; }
