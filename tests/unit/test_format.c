@@ -349,6 +349,51 @@ static void a_batmap_or_a_locator_that_cannot_be_read_is_an_error(void **state)
 	free(image);
 }
 
+static int count_bitmap(const struct vd_bitmap *bitmap, void *data)
+{
+	(void)bitmap;
+	++*(unsigned *)data;
+	return 0;
+}
+
+/* No bitmaps would be an answer: nothing has changed. The directory is the last cluster of the file. */
+static void a_bitmap_directory_that_cannot_be_read_is_an_error(void **state)
+{
+	enum { EXTENSION = 112, BITMAPS = 0x23852875, AUTOCLEAR = 88, CLUSTER = 512 };
+	struct image *bytes = make(sizeof(*bytes));
+	struct vd_image_options options = { .snapshot = NULL };
+	struct failing_source *failing;
+	struct vd_error err = { "" };
+	struct vd_image *image;
+	struct vd_cache *cache;
+	unsigned bitmaps = 0;
+
+	(void)state;
+	qcow2_make(bytes, &(struct qcow2_facts){ .zstd = false });
+	bytes->count = (bytes->count / CLUSTER + 2) * CLUSTER;
+	put_be64(bytes->bytes + AUTOCLEAR, 1);
+	put_be32(bytes->bytes + EXTENSION, BITMAPS);
+	put_be32(bytes->bytes + EXTENSION + 4, 24);
+	put_be32(bytes->bytes + EXTENSION + 8, 1);
+	put_be64(bytes->bytes + EXTENSION + 16, 24);
+	put_be64(bytes->bytes + EXTENSION + 24, bytes->count - CLUSTER);
+	failing = failing_source(bytes, 0, 0);
+	assert_int_equal(vd_cache_new(1 << 20, &cache), 0);
+	assert_int_equal(
+		vd_image_open(&failing->source, &vd_format_qcow2, &options, cache, &image, &err),
+		0);
+	assert_int_equal(vd_format_qcow2.bitmaps(image, count_bitmap, &bitmaps, &err), 0);
+	assert_int_equal(bitmaps, 1);
+	failing->from = bytes->count - CLUSTER;
+	failing->to = bytes->count;
+	assert_int_equal(vd_format_qcow2.bitmaps(image, count_bitmap, &bitmaps, &err), -ETIMEDOUT);
+	assert_non_null(strstr(err.text, "cannot read the QCOW2 bitmap directory"));
+	assert_int_equal(bitmaps, 1);
+	vd_image_close(image);
+	vd_cache_free(cache);
+	free(bytes);
+}
+
 static void an_image_that_cannot_be_opened_closes_its_source(void **state)
 {
 	const char *path = in_folder(*state, "file");
@@ -531,6 +576,7 @@ int main(void)
 		cmocka_unit_test(what_cannot_be_read_is_of_no_format),
 		cmocka_unit_test(a_footer_that_cannot_be_read_is_not_replaced_by_another),
 		cmocka_unit_test(a_batmap_or_a_locator_that_cannot_be_read_is_an_error),
+		cmocka_unit_test(a_bitmap_directory_that_cannot_be_read_is_an_error),
 		cmocka_unit_test(a_hole_is_looked_at_as_far_as_was_asked),
 		cmocka_unit_test(a_table_that_is_lost_after_the_opening_is_no_hole),
 		cmocka_unit_test(a_snapshot_without_a_size_has_that_of_the_disk),
