@@ -156,9 +156,7 @@ static int open_disks(struct options *options, const struct vd_opener *opener,
 		r = vd_chain_open(options->images[0], &options->chains[0], opener, &disks[0], err);
 		if (r == 0) {
 			vd_log(LOG_WARNING, "%s; what follows is of this image alone", said.text);
-			*err = (struct vd_error){
-				""
-			}; /* what fails from here on is another thing */
+			err->text[0] = '\0'; /* what fails from here on is another thing */
 		}
 	}
 	if (r < 0 || options->image_count == 1)
