@@ -47,6 +47,8 @@ cmd:zstd zstd zstd
 cmd:mandoc mandoc mandoc
 cmd:mkfs.ext4 e2fsprogs e2fsprogs
 cmd:mkfs.vfat dosfstools dosfstools
+cmd:mkfs.xfs xfsprogs xfsprogs
+cmd:ddrescue gddrescue ddrescue
 cmd:mcopy mtools mtools
 cmd:sfdisk fdisk util-linux
 cmd:setpriv util-linux util-linux

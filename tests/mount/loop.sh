@@ -3,7 +3,7 @@
 # File systems inside the disk, mounted by the kernel through a loop device on our file.
 # shellcheck source-path=SCRIPTDIR source=lib.sh disable=SC2317
 . "$(dirname "$0")/lib.sh"
-start root qemu-img mke2fs mkfs.vfat mcopy losetup python3
+start root qemu-img mke2fs mkfs.vfat mkfs.xfs mcopy losetup python3
 losetup --find >/dev/null 2>&1 || skip_all "there are no loop devices"
 mkdir mnt inner tree
 
@@ -97,5 +97,50 @@ vfat_by_mtools() {
 	unmount mnt
 }
 
+# page_commands PAGE WORDS: the commands of a manual page that begin with these words, for the device $device
+page_commands() {
+	sed -n "s|^\\.Dl \\($2 .*\\)|\\1|p" "$here/../../man/$1" | sed "s|/dev/loop0p1|$device|; s|/mnt/p|inner|"
+}
+
+# unclean NAME MKFS...: NAME.raw is the disk of a machine that still runs: its file system is mounted, and what was written
+# last is in the journal alone.
+unclean() {
+	local name=$1 device
+	shift
+	truncate -s 320M "$name.live"
+	"$@" "$name.live" >/dev/null 2>&1 && attach device "$name.live" && mount "$device" inner || return
+	cp tree/numbers inner/ && umount inner && mount "$device" inner && echo late >inner/late && "$python" -c '
+import os
+os.fsync(os.open("inner/late", os.O_RDONLY))' && cp --sparse=always "$name.live" "$name.raw"
+	umount inner
+	detach "$device"
+	qemu-img convert -f raw -O qcow2 "$name.raw" "$name.qcow2"
+}
+
+# journal NAME TYPE OPTION: mount(8) cannot replay its journal; the manual has a command that mounts it without.
+journal() {
+	local device command status=0
+	mount_image '' "$1.qcow2" mnt && attach device "mnt/$1.raw" --read-only || return
+	mount -t "$2" -o ro "$device" inner 2>/dev/null || status=$?
+	is "$2 of a running machine: mount -o ro exits with status 32$in" "$status" 32
+	[ "$status" -ne 0 ] || umount inner
+	command=$(page_commands vdifs.1 mount | grep -w "$3")
+	claim "$2 of a running machine: the manual's command mounts it: $3$in" eval "$command"
+	claim "$2 of a running machine: what was written before is there$in" cmp tree/numbers inner/numbers
+	umount inner
+	detach "$device"
+	unmount mnt
+}
+
+journals() {
+	unclean journal4 mke2fs -q -t ext4 && journal journal4 ext4 noload ||
+		not_ok "the disk of a running machine with ext4$in"
+	if grep -qw xfs /proc/filesystems || modprobe xfs 2>/dev/null; then
+		unclean journalx mkfs.xfs -q && journal journalx xfs norecovery ||
+			not_ok "the disk of a running machine with XFS$in"
+	fi
+}
+
 each_mode all
+journals
 finish
