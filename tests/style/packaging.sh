@@ -41,7 +41,7 @@ versions() {
 		sed -n 's/^Version: *\(.*\)$/packaging\/vdifs.spec: \1/p' packaging/vdifs.spec
 		sed -n '/^%changelog/,$s/^\* .* - \(.*\)-[0-9]*$/packaging\/vdifs.spec, %changelog: \1/p' packaging/vdifs.spec | head -n 1
 		sed -n '1s/^vdifs (\([^-)]*\).*/debian\/changelog: \1/p' debian/changelog
-		sed -n '1s/^vdifs \(.*\)/NEWS: \1/p' NEWS
+		sed -n '1s/^vdifs \([^ ]*\) (.*)$/NEWS: \1/p' NEWS
 	} >"$work/versions"
 	grep -v ": $version\$" "$work/versions"
 	[ "$(wc -l <"$work/versions")" -eq 4 ] || echo "not found everywhere: $(cat "$work/versions")"
