@@ -47,6 +47,13 @@ versions() {
 	[ "$(wc -l <"$work/versions")" -eq 4 ] || echo "not found everywhere: $(cat "$work/versions")"
 }
 
+# A report must not go to an address that the packages no longer name.
+contact() {
+	address=$(sed -n 's/^Maintainer: .*<\(.*\)>$/\1/p' debian/control)
+	[ -n "$address" ] && grep -qF "Write to $address" SECURITY || echo "SECURITY does not name <$address>"
+}
+
+claim "SECURITY names the maintainers' address" contact
 claim "the files of the RPM package are those of make install" files
 claim "the documents of the packages exist" missing_documents
 claim "the RPM package, the Debian package and NEWS have the version of configure.ac" versions
