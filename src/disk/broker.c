@@ -46,6 +46,7 @@ struct answer {
 	int32_t r;
 	uint32_t number; /* of the file */
 	uint32_t is_server; /* the descriptor is a socket, not a file */
+	struct vd_identity identity; /* of a file: the sandbox would not let the child find it */
 	char text[4 * NAME_BYTES]; /* its name, escaped, or what went wrong */
 };
 
@@ -186,6 +187,7 @@ int vd_broker_answer(struct vd_broker *broker, int socket)
 		answer.number = broker->count - 1;
 		file = broker->files[answer.number];
 		answer.is_server = file->is_server;
+		answer.identity = file->identity;
 	}
 	snprintf(answer.text, sizeof(answer.text), "%s", file ? file->name : err.text);
 	r = vd_pass(socket, &answer, sizeof(answer), file ? file->fd : -1);
@@ -232,6 +234,7 @@ static int take_descriptor(const struct vd_open_request *request, const struct a
 	if (r < 0)
 		return r;
 	source->number = answer->number;
+	source->identity = answer->identity;
 	r = vd_source_set_name(source, answer->text);
 	if (r < 0)
 		vd_fail(err, -r, "out of memory");

@@ -30,8 +30,8 @@ static bool chain_has(const struct vd_disk *disk, const struct vd_source *source
 	for (unsigned i = 0; i < disk->count; i++) {
 		const struct vd_image *image = disk->layers[i];
 
-		if (vd_source_same(image->source, source) ||
-		    (image->data && vd_source_same(image->data, source)))
+		if (vd_source_is_same_file(image->source, source) ||
+		    (image->data && vd_source_is_same_file(image->data, source)))
 			return true;
 	}
 	return false;
@@ -123,7 +123,7 @@ static int chain_layer(struct chain *chain, struct vd_source *source, const char
 	if (r < 0)
 		return r;
 	r = chain_data(chain, image, top ? chain->options->data_file : NULL, err);
-	if (r == 0 && image->data && vd_source_same(image->data, image->source))
+	if (r == 0 && image->data && vd_source_is_same_file(image->data, image->source))
 		r = vd_fail(err, ELOOP, "%s: the image names itself as its data file",
 			    image->source->name);
 	if (r < 0)

@@ -135,6 +135,7 @@ static int accept_file(const struct vd_open_request *request, const char *shown,
 
 	if (r < 0)
 		return r;
+	vd_identity_find(fd, &source->identity);
 	if (request->base && S_ISBLK(source->st.st_mode) && request->policy != VD_BACKING_ANY)
 		r = vd_fail(err, EINVAL,
 			    "%s: %s '%s' is a block device; allow it with --backing=any or name "

@@ -110,7 +110,7 @@ static bool is_proven(const struct side *a, const struct side *b, uint64_t virt)
 	left = &one->run;
 	right = &other->run;
 	if (left->kind != right->kind || left->kind == VD_BAD ||
-	    !vd_source_same(left->from, right->from))
+	    !vd_source_has_same_bytes(left->from, right->from))
 		return false;
 	if (left->kind == VD_RAW)
 		return left->where + (virt - one->start) == right->where + (virt - other->start);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What all byte sources share: whole reads, extents that never fail, identity, the end. */
+/* What all byte sources share: whole reads, extents that never fail, changes, the end. */
 #include "config.h"
 
 #include <errno.h>
@@ -86,15 +86,6 @@ bool vd_source_changed(const struct vd_source *source, struct stat *now)
 	/* The time of a device node is not that of what the device holds. */
 	return S_ISREG(now->st_mode) &&
 	       (now->st_mtim.tv_sec != then->tv_sec || now->st_mtim.tv_nsec != then->tv_nsec);
-}
-
-bool vd_source_same(const struct vd_source *a, const struct vd_source *b)
-{
-	if (a->is_server || b->is_server)
-		return a->ops == b->ops && a->ops->same(a, b);
-	if (S_ISBLK(a->st.st_mode) && S_ISBLK(b->st.st_mode))
-		return a->st.st_rdev == b->st.st_rdev;
-	return a->st.st_dev == b->st.st_dev && a->st.st_ino == b->st.st_ino;
 }
 
 bool vd_source_is_lost(const struct vd_source *source)

@@ -17,6 +17,7 @@
 #include <sys/types.h>
 
 #include "base/error.h"
+#include "source/identity.h"
 
 struct vd_source;
 
@@ -61,7 +62,8 @@ struct vd_source {
 	const struct vd_source_ops *ops;
 	char *name; /* escaped, for messages; owned */
 	uint64_t size; /* bytes when it was opened; later growth is not seen */
-	struct stat st; /* when it was opened: owner, mode, times, identity */
+	struct stat st; /* when it was opened: owner, mode, times, numbers */
+	struct vd_identity identity; /* what else tells files apart; of a file only */
 	int fd; /* or -1. Of a server: its socket, until vd_source_begin() */
 	bool is_server; /* st says who runs this process, and when it was opened */
 	int dir_fd; /* O_PATH of the directory that names in this file are relative to, or -1 */
@@ -125,8 +127,19 @@ void vd_source_extent(const struct vd_source *source, uint64_t host, bool *is_ho
  */
 bool vd_source_changed(const struct vd_source *source, struct stat *now);
 
-/* Do both name the same file, block device or export? */
-bool vd_source_same(const struct vd_source *a, const struct vd_source *b);
+/*
+ * Are both the same file, block device or export? For files that must not be opened twice: a chain
+ * that comes back to a file has no end. A sound chain must not be refused, so that "yes" must be
+ * certain. A wrong "no" is possible: who relies on it for an end needs another bound as well.
+ */
+bool vd_source_is_same_file(const struct vd_source *a, const struct vd_source *b);
+
+/*
+ * Is it proved, without reading, that all bytes of both are equal? Then nothing is read or copied.
+ * A wrong "yes" loses data, a wrong "no" costs time. Size, times, mount and handle must be equal,
+ * too. Of exports the address decides, of block devices the number.
+ */
+bool vd_source_has_same_bytes(const struct vd_source *a, const struct vd_source *b);
 
 /* Is every read of it an error from now on, of which the log has a line? No other is needed then. */
 bool vd_source_is_lost(const struct vd_source *source);

@@ -109,6 +109,7 @@ static void test_files_come_through(void **state)
 {
 	struct fixture *f = *state;
 	struct vd_source *disk, *base;
+	struct vd_identity identity;
 	struct vd_error err = { "" };
 	char bytes[4];
 
@@ -120,6 +121,8 @@ static void test_files_come_through(void **state)
 	assert_memory_equal(bytes, "base", 4);
 	assert_int_equal(base->dir_fd, -1); /* a directory is a way to other files */
 	assert_int_equal(fcntl(base->fd, F_GETFD), FD_CLOEXEC);
+	vd_identity_find(base->fd, &identity);
+	assert_memory_equal(&base->identity, &identity, sizeof(identity));
 	vd_source_close(disk);
 	vd_source_close(base);
 	end(f, 0);

@@ -362,21 +362,103 @@ static void the_name_is_made_printable(void **state)
 	vd_source_close(source);
 }
 
+/* A file as opener.c opens it. */
+static struct vd_source *identified(const char *path)
+{
+	struct vd_source *source = file_source(path);
+
+	vd_identity_find(source->fd, &source->identity);
+	return source;
+}
+
+/* Both answers at once: the file, and its bytes. */
+static void check_same(const struct vd_source *a, const struct vd_source *b, bool file, bool bytes)
+{
+	assert_int_equal(vd_source_is_same_file(a, b), file);
+	assert_int_equal(vd_source_is_same_file(b, a), file);
+	assert_int_equal(vd_source_has_same_bytes(a, b), bytes);
+	assert_int_equal(vd_source_has_same_bytes(b, a), bytes);
+}
+
 static void two_names_of_one_file_are_the_same(void **state)
 {
 	const char *path = plain_file(*state, "file", 10);
 	const char *other = in_folder(*state, "link");
-	struct vd_source *a = file_source(path), *b, *c;
+	struct vd_source *a, *b, *c;
 
 	assert_int_equal(link(path, other), 0);
-	b = file_source(other);
-	c = file_source(plain_file(*state, "copy", 10));
-	assert_true(vd_source_same(a, a));
-	assert_true(vd_source_same(a, b));
-	assert_false(vd_source_same(a, c));
+	a = identified(path);
+	b = identified(other);
+	c = identified(plain_file(*state, "copy", 10));
+	check_same(a, a, true, true);
+	check_same(a, b, true, true);
+	check_same(a, c, false, false);
 	vd_source_close(a);
 	vd_source_close(b);
 	vd_source_close(c);
+}
+
+/* Equal numbers, as of files behind bindfs: each of the other facts decides. */
+static void equal_numbers_are_no_proof(void **state)
+{
+	const struct vd_source a = {
+		.size = 10,
+		.st = { .st_mode = S_IFREG,
+			.st_dev = 5,
+			.st_ino = 1,
+			.st_mtim = { 100, 7 },
+			.st_ctim = { 100, 8 } },
+		.identity = { .mount = 3 },
+	};
+	struct vd_source b = a;
+
+	(void)state;
+	check_same(&a, &b, true, true);
+	b.size = 11;
+	check_same(&a, &b, false, false);
+	b = a;
+	b.st.st_mtim.tv_nsec++;
+	check_same(&a, &b, false, false);
+	b = a;
+	b.st.st_ctim.tv_sec++;
+	check_same(&a, &b, false, false);
+	b = a;
+	b.identity.mount++;
+	check_same(&a, &b, false, false);
+	b = a;
+	b.identity.handle_bytes = 4;
+	check_same(&a, &b, false, false);
+	b = a;
+	b.st.st_ino++;
+	check_same(&a, &b, false, false);
+	b = a;
+	b.st.st_dev++;
+	check_same(&a, &b, false, false);
+}
+
+/* With a handle it is certainly one file, whatever mount it is seen through and who writes to it. */
+static void a_handle_proves_the_file_but_not_its_bytes(void **state)
+{
+	const struct vd_source a = {
+		.size = 10,
+		.st = { .st_mode = S_IFREG, .st_dev = 5, .st_ino = 1 },
+		.identity = { .mount = 3, .handle_bytes = 4, .handle = { 1, 2, 3, 4 } },
+	};
+	struct vd_source b = a;
+
+	(void)state;
+	check_same(&a, &b, true, true);
+	b.st.st_mtim.tv_sec++;
+	check_same(&a, &b, true, false);
+	b = a;
+	b.identity.mount++;
+	check_same(&a, &b, true, false);
+	b = a;
+	b.identity.handle[3]++;
+	check_same(&a, &b, false, false);
+	b = a;
+	b.identity.handle_type++;
+	check_same(&a, &b, false, false);
 }
 
 static void block_devices_are_the_same_by_their_number(void **state)
@@ -389,13 +471,12 @@ static void block_devices_are_the_same_by_their_number(void **state)
 	};
 
 	(void)state;
-	assert_true(vd_source_same(&a, &b));
+	check_same(&a, &b, true, true);
 	b.st.st_rdev = 8;
-	assert_false(vd_source_same(&a, &b));
+	check_same(&a, &b, false, false);
 	b = a;
 	b.st.st_mode = S_IFREG;
-	b.st.st_ino = 2;
-	assert_false(vd_source_same(&a, &b));
+	check_same(&a, &b, false, false);
 }
 
 static void closing_nothing_is_fine(void **state)
@@ -563,6 +644,8 @@ int main(void)
 		IN_FOLDER(what_is_no_file_is_refused_and_closed),
 		IN_FOLDER(the_name_is_made_printable),
 		IN_FOLDER(two_names_of_one_file_are_the_same),
+		cmocka_unit_test(equal_numbers_are_no_proof),
+		cmocka_unit_test(a_handle_proves_the_file_but_not_its_bytes),
 		cmocka_unit_test(block_devices_are_the_same_by_their_number),
 		cmocka_unit_test(closing_nothing_is_fine),
 		IN_FOLDER(a_reader_takes_the_locks_that_keep_writers_away),
