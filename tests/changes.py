@@ -116,7 +116,7 @@ def check_pair(program, old, new):
     if text != text_of(ranges, new.disk):
         raise Failure('--diff: got %s, expected %s; %s' % (text[:1200], text_of(ranges, new.disk)[:1200], log[:300]))
     bad = [r for r in old.disk.metadata_bad() + new.disk.metadata_bad() if r[0] < new.disk.size]
-    if status != (1 if bad else 0):
+    if status != (3 if bad else 0):
         raise Failure('--diff: exit status %d: %s' % (status, log[:500]))
     real, eio = differing(old.disk, new.disk)
     unit = 1 << new.disk.cluster_bits
@@ -280,7 +280,7 @@ def unreadable(program, folder):
             image.set(700, 'data', 0)
         image.write()
     status, text, log = run(program, '--diff=' + paths[0], '--compare', paths[1])
-    if status != 1 or not text.endswith('"data_clusters":[[500,500],[700,700]]}') or '4096 bytes' not in log:
+    if status != 3 or not text.endswith('"data_clusters":[[500,500],[700,700]]}') or '4096 bytes' not in log:
         return '%d, %s, %s' % (status, text, log)
     return None
 
@@ -308,7 +308,7 @@ def old_files_by_hand(program, folder):
                           (('--diff=' + old, new), (1, 'name it with --old-backing-file=PATH')),
                           (('--diff=' + data, new), (1, 'a raw disk needs --old-format=raw')),
                           (('--diff=' + new, '--old-snapshot=x', new), (1, '(--old-snapshot)')),
-                          (('--old-data-file=' + data, new), (1, 'need --diff'))):
+                          (('--old-data-file=' + data, new), (2, 'need --diff'))):
         status, text, log = run(program, *words)
         if status != wanted[0] or wanted[1] not in text + log:
             return '%s: exit status %d, %s, %s' % (words, status, text, log)

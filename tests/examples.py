@@ -58,7 +58,7 @@ QEMU = (
 )
 # And what vdimap does with the same image: exit status, and what it says.
 OURS = (
-    ('vdimap cut.qcow2', 1, r'past the end of the file'),
+    ('vdimap cut.qcow2', 3, r'past the end of the file'),
     ('echo $(($(vdimap f.vhd | jq .virtual_size) - $(stat -c %s f.vhd)))', 0, r'-512'),
     ('vdimap o.qcow2', 1, r'not a regular file'),
     ('vdimap a.qcow2', 1, r'comes back to this file'),

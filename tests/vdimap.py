@@ -64,13 +64,17 @@ class Bench:
             raise Failure('vdimap %s: exit status %d: %s' % (' '.join(words), status, log))
         return text
 
-    def fails(self, pattern, *words, out=''):
-        """Exit status 1, one line that says what is wrong, and nothing on standard output."""
+    def fails(self, pattern, *words, out='', wanted=1):
+        """That exit status, one line that says what is wrong, and nothing on standard output."""
         status, text, log = run(self.program, *words, limit=TIME_LIMIT)
-        if status != 1 or not re.search(pattern, log) or (out is not None and (text != out or log.count('\n') != 1)):
+        if status != wanted or not re.search(pattern, log) or (out is not None and (text != out or log.count('\n') != 1)):
             raise Failure('vdimap %s: exit status %d, printed %r, said %r; expected /%s/' % (
                 ' '.join(words), status, text[:300], log[:500], pattern))
         return text
+
+    def unreadable(self, pattern, *words):
+        """Exit status 3: all is printed, and a line says that parts of the disk cannot be read."""
+        return self.fails(pattern, *words, out=None, wanted=3)
 
     def create(self, name, size, *options):
         path = self.path(name)
@@ -116,7 +120,7 @@ def coarser(bench):
          '{"virtual_size":1311232,"cluster_bits":17,"data_clusters":[[0,1],[3,4],[10,10]]}')
     bench.fails('finer', '--cluster-bits=15', image)
     for wrong in ('0', '63', '-1', '16x', '', '99999999999999999999'):
-        bench.fails('from 1 to 62', '--cluster-bits=' + wrong, image)
+        bench.fails('from 1 to 62', '--cluster-bits=' + wrong, image, wanted=2)
 
 
 def table(bench):
@@ -345,8 +349,11 @@ def command_line(bench):
                            (('--bitmap=x', '--snapshot=1'), 'current disk'), (('--bitmap=',), 'needs the name'),
                            (('--diff=' + image, '--old-format=vmdk'), '--old-format=vmdk: the formats are'), (('--nonsense',), 'nonsense'),
                            (('--chart', '--cluster-bits=20'), 'leave --cluster-bits'), (('--svg', '--cluster-bits=20'), 'leave --cluster-bits'),
-                           (('--diff=' + bench.path('gone'),), 'gone.*No such file'), ((image,), 'give one image')):
-        bench.fails(pattern, *words, image)
+                           ((image,), 'give one image')):
+        bench.fails(pattern, *words, image, wanted=2)
+    bench.fails('give one image', wanted=2)
+    bench.fails('gone.*No such file', '--diff=' + bench.path('gone'), image)
+    bench.fails('gone.*No such file', bench.path('gone'))
 
 
 def broken_output(bench):
@@ -358,7 +365,7 @@ def broken_output(bench):
 
 
 def damaged(bench):
-    """Every form prints what it can, says how much cannot be read, and exits 1."""
+    """Every form prints what it can, says how much cannot be read, and exits 3."""
     image = Qcow2(bench.path('bad.qcow2'), MIB, cluster_bits=16)
     image.set(1, 'data', 0x41)
     image.set(5, 'data', 0x42)
@@ -367,12 +374,12 @@ def damaged(bench):
         out.seek(image.where('l2e[5]'))
         out.write(struct.pack('>Q', 1 << 50))
     for form in ('--clusters', '--qemu', '--text', '--info', '--chart', '--svg', '--diff=' + image.path):
-        text = bench.fails('65536 bytes (of the disk )?cannot be read', form, image.path, out=None)
+        text = bench.unreadable('65536 bytes (of the disk )?cannot be read', form, image.path)
         if not text:
             raise Failure('%s prints nothing' % form)
-    text = bench.fails('65536 bytes', '--clusters', image.path, out=None)
+    text = bench.unreadable('65536 bytes', '--clusters', image.path)
     same('the bad cluster is listed', json.loads(text)['data_clusters'], [1, 5])
-    text = bench.fails('65536 bytes', '--text', image.path, out=None)
+    text = bench.unreadable('65536 bytes', '--text', image.path)
     rows = [line.split() for line in text.splitlines() if line.endswith('unreadable')]
     same('the table of what cannot be read', rows, [['327680', '393216', '64', 'KiB', 'unreadable']])
 
@@ -484,7 +491,7 @@ def bitmaps_refused(bench):
 
 
 def bitmaps_damaged(bench):
-    """What a table entry gets wrong counts as dirty, is said, and makes the exit status 1."""
+    """What a table entry gets wrong counts as dirty, is said, and makes the exit status 3."""
     path = bitmap_image(bench, 'good.qcow2', 512, 400 * MIB, 65536)
     bench.write(path, 'write 0 512')
     p = Places(path)
@@ -499,9 +506,9 @@ def bitmaps_damaged(bench):
         if pattern is None:
             same('entry 0x%x' % value, bench.run('--bitmap=b', broken), listed % pairs)
             continue
-        text = bench.fails(pattern, '--bitmap=b', broken, out=None)
+        text = bench.unreadable(pattern, '--bitmap=b', broken)
         same('entry 0x%x' % value, text, listed % pairs)
-        bench.fails('the bitmap cannot be read for 268435456 bytes of the disk; they are listed as dirty', '--bitmap=b', broken, out=None)
+        bench.unreadable('the bitmap cannot be read for 268435456 bytes of the disk; they are listed as dirty', '--bitmap=b', broken)
 
 
 # Facts
@@ -624,10 +631,10 @@ def info_alone(bench):
     tool('qemu-img', 'bitmap', '--add', top, 'nightly')
     bench.write(top, 'write 0 64k')
     os.unlink(base)
-    for words, wanted in ((('--info',), 'virtual size: 8 MiB'), (('--info', '--json'), '"virtual-size": 8388608'),
-                          (('--bitmap=nightly',), '"data_clusters":[[0,0]]')):
+    for words, wanted, exits in ((('--info',), 'virtual size: 8 MiB', 3), (('--info', '--json'), '"virtual-size": 8388608', 3),
+                                 (('--bitmap=nightly',), '"data_clusters":[[0,0]]', 0)):
         status, text, log = run(bench.program, *words, top)
-        if status or wanted not in text or 'base.qcow2' not in log or 'of this image alone' not in log or log.count('\n') != 1:
+        if status != exits or wanted not in text or 'base.qcow2' not in log or 'of this image alone' not in log or log.count('\n') != 1:
             raise Failure('%s: %d, %r, %r' % (words, status, text, log))
         if 'chain' in text or 'intervals' in text or 'data: ' in text:
             raise Failure('%s tells what it cannot know: %r' % (words, text))

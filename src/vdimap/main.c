@@ -16,6 +16,7 @@
 #include <syslog.h>
 #include <time.h>
 
+#include "base/exit.h"
 #include "base/log.h"
 #include "sandbox/confined.h"
 #include "vdimap/info.h"
@@ -23,10 +24,10 @@
 
 #define BUFFER_BYTES (64 << 10)
 
-static int fail(const struct vd_error *err)
+static int fail(const struct vd_error *err, enum vd_exit status)
 {
 	fprintf(stderr, "vdimap: %s\n", err->text);
-	return EXIT_FAILURE;
+	return (int)status;
 }
 
 /* With -v: what was opened, and what came of it. */
@@ -167,35 +168,36 @@ static int open_disks(struct options *options, const struct vd_opener *opener,
 	return r;
 }
 
-/* Something was printed that is not known. */
-static int tell_bad(struct vd_disk *const disks[2], const char *bitmap, uint64_t bad_bytes,
-		    struct vd_error *err)
+/* Name what cannot be read. */
+static void tell_bad(struct vd_disk *const disks[2], const char *bitmap, uint64_t bad_bytes)
 {
 	const char *name = disks[0]->layers[0]->source->name;
 
 	if (bitmap)
-		return vd_fail(err, EIO,
-			       "%s: the bitmap cannot be read for %" PRIu64
-			       " bytes of the disk; they are listed as dirty",
-			       name, bad_bytes);
-	if (disks[1])
-		return vd_fail(err, EIO,
-			       "%" PRIu64
-			       " bytes cannot be read in %s or in %s; they are listed as "
-			       "changed",
-			       bad_bytes, name, disks[1]->layers[0]->source->name);
-	return vd_fail(err, EIO,
+		vd_log(LOG_ERR,
+		       "%s: the bitmap cannot be read for %" PRIu64
+		       " bytes of the disk; they are listed as dirty",
+		       name, bad_bytes);
+	else if (disks[1])
+		vd_log(LOG_ERR,
+		       "%" PRIu64
+		       " bytes cannot be read in %s or in %s; they are listed as changed",
+		       bad_bytes, name, disks[1]->layers[0]->source->name);
+	else
+		vd_log(LOG_ERR,
 		       "%s: %" PRIu64 " bytes of the disk cannot be read; they are listed as data",
 		       name, bad_bytes);
 }
 
-static int run(struct options *options, struct vd_confined *confined, struct vd_error *err)
+/* The exit status. */
+static int run(struct options *options, struct vd_confined *confined)
 {
 	static char buffer[BUFFER_BYTES];
 	struct vd_disk *disks[2] = { NULL, NULL };
 	double begin = seconds_now();
+	struct vd_error err = { "" };
 	uint64_t bad_bytes = 0;
-	int r = open_disks(options, &confined->opener, disks, err);
+	int r = open_disks(options, &confined->opener, disks, &err);
 
 	vd_confined_opened(confined);
 	if (r == 0 && options->verbose) {
@@ -205,22 +207,24 @@ static int run(struct options *options, struct vd_confined *confined, struct vd_
 	}
 	setvbuf(stdout, buffer, _IOFBF, sizeof(buffer));
 	if (r == 0)
-		r = print(options, disks[0], disks[1], &bad_bytes, err);
+		r = print(options, disks[0], disks[1], &bad_bytes, &err);
 	if (r == 0 && bad_bytes > 0)
-		r = tell_bad(disks, options->bitmap, bad_bytes, err);
+		tell_bad(disks, options->bitmap, bad_bytes);
 	if (options->verbose)
 		vd_log(LOG_INFO, "sandbox: %s; %.3f seconds", confined->layers_text,
 		       seconds_now() - begin);
 	vd_disk_close(disks[0]);
 	vd_disk_close(disks[1]);
-	return r;
+	if (r < 0)
+		return fail(&err, VD_EXIT_FAILED);
+	if (bad_bytes > 0 || (options->form == FORM_INFO && options->chains[0].alone))
+		return VD_EXIT_UNREADABLE;
+	return VD_EXIT_DONE;
 }
 
 static int run_confined(void *context, struct vd_confined *confined)
 {
-	struct vd_error err = { "" };
-
-	return run(context, confined, &err) < 0 ? fail(&err) : EXIT_SUCCESS;
+	return run(context, confined);
 }
 
 /* In the child, before the sandbox closes. */
@@ -240,6 +244,7 @@ int main(int argc, char **argv)
 		.run = run_confined,
 		.context = &options,
 	};
+	enum vd_exit status = VD_EXIT_USAGE;
 	struct vd_error err = { "" };
 	int r;
 
@@ -247,10 +252,12 @@ int main(int argc, char **argv)
 	vd_log_open("vdimap");
 	r = options_parse(argc, argv, &options, &err);
 	confined.mode = options.sandbox;
+	if (r > 0)
+		status = VD_EXIT_FAILED;
 	if (r > 0 && options.selftest)
 		r = vd_sandbox_selftest(options.sandbox, false);
 	else if (r > 0)
 		r = vd_confined_run(&confined, options.images, options.chains, options.image_count,
 				    &err);
-	return r < 0 ? fail(&err) : r;
+	return r < 0 ? fail(&err, status) : r;
 }
