@@ -1,17 +1,33 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# Build vdifs twice, plain and with sanitizers, run all tests in both builds, and end with one line
-# "N passed, N failed, N skipped". With CI=true a skipped test is a failed one, ThreadSanitizer has a
-# build and a test, and on Debian the package is built from the tarball, installed, and tested as it
-# is installed.
+# Build vdifs, run its tests, and end with one line "N passed, N failed, N skipped"; see usage().
 set -u
 exec </dev/null
 
 top=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source-path=SCRIPTDIR source=scripts/deps.sh disable=SC1091
 . "$top/scripts/deps.sh"
 cd "$top" || exit
 
-passed=0 failed=0 skipped=0
+usage() {
+	cat <<-END
+	usage: ./check.sh            install what is missing, build in ./build, and run all tests there
+	       ./check.sh short      the tests that depend most on the system's libraries and programs
+	       ./check.sh prepare    only install what is missing
+
+	With CI=true in the environment a skipped test is a failed one, and there are more tests:
+	sanitizers, ThreadSanitizer, other compilers, the Debian package, another Debian.
+	A test that fails leaves its output in build/, in a file of its name that ends in .log.
+	END
+}
+
+case ${1-} in
+'' | short | prepare) ;;
+-h | --help) usage; exit 0 ;;
+*) usage >&2; exit 2 ;;
+esac
+
+passed=0 failed=0 skipped=0 began=$(date +%s)
 
 # Everything that the tests make lies below one folder, so that what they leave behind is seen.
 TMPDIR=$(mktemp -d "${TMPDIR:-/tmp}/vdifs-check.XXXXXX") || exit
@@ -57,18 +73,57 @@ report() { # what went wrong in DIR, and what was skipped and why
 }
 
 check() { # check DIR CONFIGURE ARGUMENT...
-	echo "== $*: building"
+	headline "$*: building"
 	build "$@" || give_up
 	run_tests "$1"
+}
+
+headline() { echo "== $(elapsed)  $*"; }
+
+elapsed() {
+	seconds=$(($(date +%s) - began))
+	printf '%2d:%02d' $((seconds / 60)) $((seconds % 60))
+}
+
+# In the background: a line for each test that has ended, until the file DIR/check.end is there.
+show_progress() { # show_progress DIR TOTAL
+	seen=' ' number=0 last=''
+	while [ -z "$last" ] && kill -0 $$ 2>/dev/null; do
+		[ ! -e "$1/check.end" ] || last=yes
+		for trs in $(find "$1" -name '*.trs' | sort); do
+			case $seen in *" $trs "*) continue ;; esac
+			grep -q '^:test-global-result:' "$trs" || continue
+			seen="$seen$trs " number=$((number + 1)) name=${trs%.trs}
+			printf '[%3d/%d] %s  %-28s %s\n' "$number" "$2" "$(elapsed)" "${name#"$1/"}" "$(results "$trs")"
+		done
+		[ -n "$last" ] || sleep 1
+	done
+}
+
+results() { # results FILE: "7 passed, 1 failed"
+	awk '/^:test-result: (PASS|XFAIL)/ { pass++ }
+		/^:test-result: (FAIL|XPASS|ERROR)/ { fail++ }
+		/^:test-result: SKIP/ { skip++ }
+		END { printf "%d passed", pass
+			if (fail) printf ", %d FAILED", fail
+			if (skip) printf ", %d skipped", skip }' "$1"
 }
 
 run_tests() { # run_tests DIR MAKE-ARGUMENT...
 	dir=$1
 	shift
-	echo "== $dir: testing $*"
+	# shellcheck disable=SC2046 # a list of words
+	set -- "$(make -s -C "$dir" list-logs "$@" | wc -w)" "$@"
+	headline "$dir: testing"
 	find "$dir" -name '*.trs' -delete
+	rm -f "$dir/check.end"
+	show_progress "$dir" "$1" &
+	progress=$!
+	shift
 	make -C "$dir" -k -j3 check "$@" >"$dir/check.log" 2>&1 # of which one often waits for a moment to come
 	made=$?
+	: >"$dir/check.end"
+	wait "$progress"
 	bad=$(count "$dir" FAIL XPASS ERROR)
 	passed=$((passed + $(count "$dir" PASS XFAIL)))
 	skipped=$((skipped + $(count "$dir" SKIP)))
@@ -83,7 +138,7 @@ run_tests() { # run_tests DIR MAKE-ARGUMENT...
 step() { # step NAME COMMAND...: one more test, with its output in build/NAME.log
 	log=build/$1.log name=$1
 	shift
-	echo "== $name"
+	headline "$name"
 	if "$@" >"$log" 2>&1; then
 		passed=$((passed + 1))
 	else
@@ -158,14 +213,82 @@ check_leftovers() {
 	done
 }
 
-require "$build_needs" "$demo_needs" "$test_needs" || give_up
-[ "${CI-}" != true ] || require "$package_needs" || give_up
-# The fuzzers bring sanitizers of their own: long once, and short beside those of the build.
-[ "${CI-}" != true ] || export FUZZ_SECONDS="${FUZZ_SECONDS:-60}"
-check build --enable-werror
-unset FUZZ_SECONDS
-[ "${CI-}" != true ] || step threads make -C build -j2 check-threads
-[ "${CI-}" != true ] || check_package
-check build-asan --enable-sanitizers --enable-werror
+# The system beside this one: what is stable where this is not.
+other_suite() {
+	case $(. /etc/os-release && echo "${VERSION_CODENAME-}") in
+	bookworm) echo trixie ;;
+	*) echo bookworm ;;
+	esac
+}
+
+check_on() { # check_on SUITE: on another Debian; its counts are added to those here
+	log=build/check-on-$1.log
+	headline "on Debian $1"
+	scripts/check-on.sh "$1" short 2>&1 | tee "$log" | sed 's/^/   /'
+	# shellcheck disable=SC2046 # numbers
+	set -- $(sed -n '$s/^\([0-9]*\) passed, \([0-9]*\) failed, \([0-9]*\) skipped$/\1 \2 \3/p' "$log")
+	[ $# -eq 3 ] || set -- 0 1 0
+	passed=$((passed + $1)) failed=$((failed + $2)) skipped=$((skipped + $3))
+}
+
+# Who may not open /dev/fuse cannot mount: say so once, and not once a test.
+look_at_fuse() {
+	if [ ! -c /dev/fuse ]; then
+		echo "There is no /dev/fuse here: load the fuse module (modprobe fuse) or, in a container," \
+			"pass the device in. Tests that mount are skipped."
+	elif [ ! -r /dev/fuse ] || [ ! -w /dev/fuse ]; then
+		echo "You may not open /dev/fuse ($(stat -c '%A, owner %U' /dev/fuse)). Tests that mount are" \
+			"skipped. As root: chmod 666 /dev/fuse, or run this as root."
+	fi
+}
+
+# The versions that differences between systems come from.
+describe_system() {
+	(. /etc/os-release && echo "$PRETTY_NAME, Linux $(uname -r)")
+	echo "libfuse $(pkg-config --modversion fuse3), $(qemu-img --version | head -n 1)," \
+		"$(gcc --version | head -n 1)"
+}
+
+# What depends most on the system: kernel interfaces through its libraries, and its qemu-img.
+short_tests() {
+	make -s -C build list-unit-tests
+	echo tests/recipes.py tests/oracle.py tests/vdimap.py tests/changes.py
+	for name in basic attr copy snapshots qcow2view sandbox; do
+		echo "tests/mount/$name.sh"
+	done
+}
+
+check_more() { # with CI=true
+	step threads make -C build -j2 check-threads
+	check_package
+	for name in clang lto m32 musl; do
+		step "$name" scripts/compile-with.sh "$name"
+	done
+	check build-asan --enable-sanitizers --enable-werror
+	check_on "$(other_suite)"
+}
+
+needs=''
+[ -n "${1-}" ] || needs=$fuzz_needs
+[ "${CI-}" != true ] || needs="$fuzz_needs $package_needs $compiler_needs $other_system_needs"
+require "$build_needs" "$demo_needs" "$test_needs" "$needs" || give_up
+[ "${1-}" != prepare ] || finish
+describe_system
+look_at_fuse
+
+if [ "${1-}" = short ]; then
+	headline "building"
+	build build --enable-werror || give_up
+	# shellcheck disable=SC2046 # a list of words
+	run_tests build TESTS="$(short_tests | paste -s -d ' ' -)"
+	step try ./try.sh
+else
+	# The fuzzers bring sanitizers of their own: long once, and short beside those of the build.
+	[ "${CI-}" != true ] || export FUZZ_SECONDS="${FUZZ_SECONDS:-60}"
+	check build --enable-werror
+	unset FUZZ_SECONDS
+	step try ./try.sh
+	[ "${CI-}" != true ] || check_more
+fi
 check_leftovers
 finish

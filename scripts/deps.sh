@@ -7,7 +7,7 @@ PATH=$PATH:/usr/sbin:/sbin
 
 # One need a line: how to see that it is there, its Debian package, its Fedora package.
 # cmd: a program; pc: a pkg-config module; file: a file; cclib: a library of the compiler;
-# fuzzer: clang's libFuzzer.
+# fuzzer: clang's libFuzzer; m32: a compiler that also makes programs of 32 bits.
 build_needs='
 cmd:gcc gcc gcc
 file:/usr/include/stdio.h libc6-dev glibc-devel
@@ -35,10 +35,6 @@ cmd:qemu-nbd qemu-utils qemu-img
 cmd:nbdkit nbdkit nbdkit
 pc:libsystemd libsystemd-dev systemd-devel
 pc:cmocka libcmocka-dev libcmocka-devel
-cclib:libasan.so gcc libasan
-cclib:libubsan.so gcc libubsan
-cmd:clang clang clang
-fuzzer:clang libclang-rt-dev compiler-rt
 cmd:python3 python3 python3
 cmd:rsync rsync rsync
 cmd:jq jq jq
@@ -56,10 +52,27 @@ cmd:losetup mount util-linux
 cmd:zsh zsh zsh
 cmd:tar tar tar
 '
+# What scripts/check-on.sh needs to test on another Debian.
+other_system_needs='
+cmd:debootstrap debootstrap debootstrap
+cmd:rsync rsync rsync
+cmd:unshare util-linux util-linux
+'
+# What only the whole set of tests needs, and check.sh with CI=true.
+fuzz_needs='
+cclib:libasan.so gcc libasan
+cclib:libubsan.so gcc libubsan
+cmd:clang clang clang
+fuzzer:clang libclang-rt-dev compiler-rt
+'
 package_needs='
 cmd:dh debhelper debhelper
 cmd:dpkg-buildpackage dpkg-dev dpkg-dev
 cmd:lintian lintian lintian
+'
+compiler_needs='
+cmd:musl-gcc musl-tools musl-gcc
+m32:gcc gcc-multilib glibc-devel.i686
 '
 
 have() {
@@ -68,6 +81,7 @@ have() {
 	pc:*) pkg-config --exists "${1#pc:}" ;;
 	file:*) test -e "${1#file:}" ;;
 	cclib:*) gcc -print-file-name="${1#cclib:}" | grep / ;;
+	m32:*) echo 'int main(void) { return 0; }' | gcc -m32 -x c - -o /dev/null ;;
 	fuzzer:*) clang -print-file-name="libclang_rt.fuzzer-$(uname -m).a" | grep / ;;
 	esac >/dev/null 2>&1
 }
