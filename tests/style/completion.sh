@@ -8,7 +8,7 @@ for program in vdifs vdimap; do
 	[ -x "$builddir/$program" ] || { echo "1..0 # SKIP $program is not built"; exit 0; }
 done
 # shellcheck source=/dev/null
-. completions/vdimap
+. completions/vdifs
 
 complete_line() { # complete_line WORD...: what bash would offer for the last one
 	local COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMPREPLY=()

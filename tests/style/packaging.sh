@@ -30,8 +30,17 @@ missing_documents() {
 	sed -n 's/^%\(license\|doc\) //p' packaging/vdifs.spec | tr ' ' '\n' | while read -r file; do
 		[ -f "$file" ] || echo "%files: no $file"
 	done
-	cat debian/vdifs.docs debian/vdifs.examples | while read -r file; do
+	cat debian/*.docs debian/*.examples | while read -r file; do
 		[ -f "$file" ] || echo "debian: no $file"
+	done
+}
+
+# Each program with what belongs to it, all of it in one package and no file in two.
+debian_files() {
+	sed 's|^|/|; s|/vendor-completions/|/site-functions/|' debian/*.install | sort >"$work/debian"
+	diff "$work/debian" "$work/installed"
+	for program in vdifs vdimap; do
+		grep -vE "[/_]$program(\.|-[a-z.-]*|\$|\$)" "debian/$program.install"
 	done
 }
 
@@ -55,6 +64,7 @@ contact() {
 
 claim "SECURITY names the maintainers' address" contact
 claim "the files of the RPM package are those of make install" files
+claim "the files of the Debian packages are those of make install" debian_files
 claim "the documents of the packages exist" missing_documents
 claim "the RPM package, the Debian package and NEWS have the version of configure.ac" versions
 plan
