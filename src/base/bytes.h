@@ -66,6 +66,24 @@ static inline unsigned vd_log2(uint64_t n)
 	return 63u - (unsigned)__builtin_clzll(n);
 }
 
+/* Stir a number into a sum. Every bit of both changes about half of the bits of the result. */
+static inline uint64_t vd_mix(uint64_t sum, uint64_t number)
+{
+	uint64_t mixed = sum * UINT64_C(0x9e3779b97f4a7c15) + number + 1;
+
+	mixed = (mixed ^ mixed >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+	mixed = (mixed ^ mixed >> 27) * UINT64_C(0x94d049bb133111eb);
+	return mixed ^ mixed >> 31;
+}
+
+/* Stir a text into a sum. */
+static inline uint64_t vd_mix_text(uint64_t sum, const char *text)
+{
+	for (; *text; text++)
+		sum = vd_mix(sum, (unsigned char)*text);
+	return sum;
+}
+
 /* Is [start, start + length) inside [0, size)? False, too, when start + length overflows. */
 static inline bool vd_inside(uint64_t start, uint64_t length, uint64_t size)
 {

@@ -15,6 +15,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <time.h>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -83,6 +84,8 @@ struct vd_image {
 	bool has_no_clusters; /* cluster_bits was chosen by us */
 	const char *compression; /* of compressed clusters: "zlib", "zstd"; NULL: none possible */
 	uint8_t uuid[VD_UUID_BYTES]; /* all zero when the format has none */
+	struct timespec date; /* of the internal snapshot that this is; 0: of none, or not known */
+	uint64_t snapshot; /* tells the internal snapshots of a file apart; 0: this is none */
 	void *state;
 	struct vd_log_once *corrupt; /* what has been logged of corrupt places */
 	struct vd_log_once *changed; /* and of changes of the files; NULL: of none */

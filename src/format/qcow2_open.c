@@ -70,6 +70,7 @@ enum {
 	EXTENDED_L2_CLUSTER_BITS_MIN = 14,
 };
 
+#define NANOSECONDS 1000000000u /* of a second */
 #define L1_BYTES_MAX (UINT64_C(32) << 20)
 
 /* The header as read, zero-padded where the file or the header is shorter. */
@@ -503,6 +504,14 @@ static int snapshot_match(const struct vd_snapshot *snapshot, void *data)
 	q->l1_host = snapshot->l1_host;
 	q->l1_size = snapshot->l1_size;
 	search->image->size = snapshot->disk_bytes;
+	if (snapshot->date_sec)
+		search->image->date = (struct timespec){
+			.tv_sec = snapshot->date_sec,
+			.tv_nsec = snapshot->date_ns < NANOSECONDS ? snapshot->date_ns : 0,
+		};
+	/* IDs are used again after a snapshot was deleted, hence the date. */
+	search->image->snapshot =
+		vd_mix_text(vd_mix(snapshot->date_sec, snapshot->date_ns), snapshot->id) | 1;
 	return 1;
 }
 

@@ -645,7 +645,7 @@ static const struct vd_source_ops nbd_source_ops = {
 /* To the kernel and to the policy: a file of the user's, which nobody else may read. */
 static void status_invent(struct stat *st)
 {
-	st->st_mode = S_IFREG | S_IRUSR;
+	st->st_mode = S_IFREG | S_IRUSR | S_IWUSR;
 	st->st_uid = getuid();
 	st->st_gid = getgid();
 	clock_gettime(CLOCK_REALTIME, &st->st_mtim);

@@ -23,7 +23,12 @@
 #include "vdifs/fs.h"
 #include "vdifs/waiting.h"
 
-#define BLOCK_BYTES (1 << 20) /* st_blksize: cp sizes its buffer by it */
+/*
+ * st_blksize. Programs read so much at least, even for a few bytes, and cp and cat read 128 KiB or
+ * more in any case. Past the page cache each request costs, and small ones cost as much as large ones.
+ */
+#define BLOCK_BYTES 4096
+#define BLOCK_BYTES_DIRECT (1 << 20)
 #define FOREVER_SECONDS 86400.0 /* nothing changes while it is mounted */
 
 struct vdifs_fs {
@@ -73,6 +78,11 @@ static bool is_too_early(int r, const struct vd_interrupt *interrupt)
 	return r == -EAGAIN && !interrupt;
 }
 
+static blksize_t block_bytes(const struct vdifs_fs *fs)
+{
+	return fs->options.direct ? BLOCK_BYTES_DIRECT : BLOCK_BYTES;
+}
+
 /* --- attributes ------------------------------------------------------------------------------ */
 
 /*
@@ -85,25 +95,26 @@ static int node_stat(fuse_req_t req, fuse_ino_t ino, const struct vd_interrupt *
 	const struct vdifs_fs *fs = fs_of(req);
 	const struct stat *image = &fs->tree.disks[0].disk->layers[0]->source->st;
 	const struct vdifs_node *node = node_of(fs, ino);
-	mode_t readable = node->shown->mode;
 	struct vdifs_size size = { 0 };
 	int r = node->kind->size(node, &size, interrupt);
 
 	*st = (struct stat){
-		.st_ino = ino,
-		.st_mode = S_IFREG | readable,
+		.st_ino = node->number,
+		.st_mode = S_IFREG | node->shown->mode,
 		.st_nlink = 1,
 		.st_uid = image->st_uid,
 		.st_gid = image->st_gid,
 		.st_size = (off_t)size.bytes,
 		.st_blocks = (blkcnt_t)size.blocks,
-		.st_blksize = BLOCK_BYTES,
-		.st_atim = node->shown->time,
-		.st_mtim = node->shown->time,
-		.st_ctim = node->shown->time,
+		.st_blksize = block_bytes(fs),
+		.st_atim = node->shown->written,
+		.st_mtim = node->shown->written,
+		.st_ctim = node->shown->changed,
 	};
 	if (node->kind->is_directory) {
-		st->st_mode = S_IFDIR | readable | readable >> 2;
+		mode_t readable = node->shown->mode & (S_IRUSR | S_IRGRP | S_IROTH);
+
+		st->st_mode = S_IFDIR | node->shown->mode | readable >> 2;
 		st->st_nlink = 2 + node->folders; /* find(1) may go by it */
 	}
 	*timeout = size.is_exact ? FOREVER_SECONDS : 0;
@@ -134,6 +145,19 @@ static void fs_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 }
 
 /*
+ * The place of a name, or -1. "." and ".." come from the NFS server, which has kept the number of a
+ * node (of any kind) for days, when the kernel has forgotten the node.
+ */
+static int node_find(const struct vdifs_tree *tree, unsigned parent, const char *name)
+{
+	if (strcmp(name, ".") == 0)
+		return (int)parent;
+	if (strcmp(name, "..") == 0)
+		return (int)tree->nodes[parent].parent;
+	return vdifs_tree_find(tree, parent, name);
+}
+
+/*
  * Never waits: the kernel has one lookup a directory at a time (libfuse before 3.17 cannot tell it
  * otherwise), and whoever comes next could not be interrupted. A size that does not last is asked for
  * again, by fs_getattr(), before anybody sees it.
@@ -141,10 +165,18 @@ static void fs_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 static void fs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct fuse_entry_param entry = { .entry_timeout = FOREVER_SECONDS };
-	int place = vdifs_tree_find(&fs_of(req)->tree, (unsigned)(parent - FUSE_ROOT_ID), name);
+	const struct vdifs_tree *tree = &fs_of(req)->tree;
+	int place;
 
+	if (parent - FUSE_ROOT_ID >= tree->count) { /* out of a file handle that somebody made up */
+		fuse_reply_err(req, ESTALE);
+		return;
+	}
+	place = node_find(tree, (unsigned)(parent - FUSE_ROOT_ID), name);
 	if (place >= 0) { /* if not, 0 is an answer, too: the kernel keeps it */
 		entry.ino = (fuse_ino_t)place + FUSE_ROOT_ID;
+		/* A handle of another disk that was mounted here before leads to nothing. */
+		entry.generation = place > 0 ? (tree->nodes[place].number & INT32_MAX) | 1 : 0;
 		node_stat(req, entry.ino, NULL, &entry.attr, &entry.attr_timeout);
 	}
 	fuse_reply_entry(req, &entry);
@@ -179,7 +211,7 @@ static void fs_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset
 
 		if (!entry_at(tree, (unsigned)(ino - FUSE_ROOT_ID), i, &place, &name))
 			continue;
-		st.st_ino = place + FUSE_ROOT_ID;
+		st.st_ino = tree->nodes[place].number;
 		st.st_mode = tree->nodes[place].kind->is_directory ? S_IFDIR : S_IFREG;
 		need = fuse_add_direntry(req, buffer + used, size - used, name, &st, (off_t)i + 1);
 		if (need > size - used)
@@ -194,7 +226,7 @@ static void fs_statfs(fuse_req_t req, fuse_ino_t ino)
 {
 	const struct vdifs_fs *fs = fs_of(req);
 	struct statvfs st = {
-		.f_bsize = BLOCK_BYTES,
+		.f_bsize = (unsigned long)block_bytes(fs),
 		.f_frsize = VD_SECTOR,
 		.f_blocks = vd_div_up(fs->tree.disks[0].disk->size, VD_SECTOR),
 		.f_files = fs->tree.count,
@@ -266,13 +298,14 @@ static void fs_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t
 		fuse_reply_err(req, ENODATA);
 }
 
-/* user.intervals is not listed: cp --preserve=xattr would fail to copy 64 KiB to ext4. */
+/*
+ * The attributes are there for those who ask for them by name. Programs that copy all of them, as cp -a
+ * does, would fail where they cannot be stored, and would take the names of files along.
+ */
 static void fs_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 {
-	static const char names[] = "user.vdifs.info";
-	bool has = node_of(fs_of(req), ino)->kind->has_attributes;
-
-	reply_xattr(req, names, has ? sizeof(names) : 0, size);
+	(void)ino;
+	reply_xattr(req, NULL, 0, size);
 }
 
 /* --- files ----------------------------------------------------------------------------------- */
@@ -412,13 +445,26 @@ static void fs_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence,
 		fuse_reply_lseek(req, (off_t)found);
 }
 
+/* Switch on what the kernel offers besides libfuse's own choice. False: it does not offer it. */
+static bool want(struct fuse_conn_info *conn, uint64_t flag)
+{
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 17)
+	/* A bit set in `want` alone would make libfuse 3.18 forget its own choice. */
+	return fuse_set_feature_flag(conn, flag);
+#else
+	if (!(conn->capable & flag))
+		return false;
+	conn->want |= (unsigned)flag;
+	return true;
+#endif
+}
+
 static void fs_init(void *userdata, struct fuse_conn_info *conn)
 {
 	struct vdifs_fs *fs = userdata;
 
-	fs->can_splice = (conn->capable & FUSE_CAP_SPLICE_WRITE) != 0;
-	if (fs->can_splice)
-		conn->want |= FUSE_CAP_SPLICE_WRITE;
+	fs->can_splice = want(conn, FUSE_CAP_SPLICE_WRITE);
+	want(conn, FUSE_CAP_EXPORT_SUPPORT); /* NFS: see node_find() */
 	if (fs->options.ready)
 		fs->options.ready(fs->options.context, conn);
 }

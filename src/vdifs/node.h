@@ -64,6 +64,7 @@ struct vdifs_node {
 	char *name; /* owned */
 	char *second_name; /* found, but not listed; owned, or NULL */
 	struct vdifs_shown *shown; /* the disk it belongs to */
+	uint64_t number; /* its inode number; no other node has it */
 	unsigned folders; /* directories in it */
 };
 

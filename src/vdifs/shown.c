@@ -11,23 +11,66 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "map/json.h"
 #include "vdifs/shown.h"
 
 #define WAIT_NANOSECONDS 20000000L
 
+static void take_later(struct timespec *latest, const struct timespec *time)
+{
+	if (time->tv_sec > latest->tv_sec ||
+	    (time->tv_sec == latest->tv_sec && time->tv_nsec > latest->tv_nsec))
+		*latest = *time;
+}
+
+/* The times of the disk are not older than those of this file, which may be NULL. */
+static void take_times(struct vdifs_shown *shown, const struct vd_source *source)
+{
+	struct timespec now;
+
+	if (!source)
+		return;
+	take_later(&shown->written, &source->st.st_mtim);
+	take_later(&shown->changed, &source->st.st_ctim);
+	if (!S_ISBLK(source->st.st_mode))
+		return;
+	/* The node of a device keeps its times when the device is written to by another way. */
+	clock_gettime(CLOCK_REALTIME, &now);
+	take_later(&shown->written, &now);
+	take_later(&shown->changed, &now);
+}
+
 void vdifs_shown_init(struct vdifs_shown *shown, struct vd_index *index, struct vdifs_turns *turns)
 {
 	const struct vd_disk *disk = vd_index_disk(index);
-	const struct stat *image = &disk->layers[0]->source->st;
+	const struct timespec *date = &disk->layers[0]->date;
 
-	*shown = (struct vdifs_shown){
-		.disk = disk,
-		.index = index,
-		.time = image->st_mtim,
-		.turns = turns,
-	};
+	*shown = (struct vdifs_shown){ .disk = disk, .index = index, .turns = turns };
 	pthread_mutex_init(&shown->lock, NULL);
+	if (date->tv_sec) {
+		shown->written = shown->changed = *date;
+		return;
+	}
+	for (unsigned i = 0; i < disk->count; i++) {
+		take_times(shown, disk->layers[i]->source);
+		take_times(shown, disk->layers[i]->data);
+	}
+}
+
+uint64_t vdifs_shown_identity(const struct vdifs_shown *shown)
+{
+	const struct vd_image *image = shown->disk->layers[0];
+	const struct vd_source *source = image->source;
+	uint64_t sum = vd_mix(S_ISBLK(source->st.st_mode), source->is_server);
+
+	if (source->is_server)
+		sum = vd_mix_text(sum, source->name);
+	else if (S_ISBLK(source->st.st_mode))
+		sum = vd_mix(sum, source->st.st_rdev);
+	else
+		sum = vd_mix(vd_mix(sum, source->st.st_dev), source->st.st_ino);
+	return vd_mix(sum, image->snapshot);
 }
 
 /*
@@ -65,6 +108,7 @@ void vdifs_shown_permit(struct vdifs_shown *shown, const struct stat *image, boo
 	}
 	if (!for_others)
 		shown->mode |= image->st_mode & maker;
+	shown->mode |= image->st_mode & (S_IWUSR | S_IWGRP | S_IWOTH);
 }
 
 void vdifs_shown_clear(struct vdifs_shown *shown)

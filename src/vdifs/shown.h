@@ -34,7 +34,7 @@ struct vdifs_once {
 struct vdifs_shown {
 	const struct vd_disk *disk;
 	struct vd_index *index;
-	struct timespec time; /* of its files */
+	struct timespec written, changed; /* mtime and ctime of its files */
 	mode_t mode; /* of its files */
 	struct vdifs_turns *turns; /* NULL: somebody else starts the index */
 	bool is_started; /* the index; under the lock of turns */
@@ -45,14 +45,25 @@ struct vdifs_shown {
 	struct vd_view *view; /* the disk as a QCOW2 file, once made */
 };
 
-/* The index, its disk and turns must outlive it. The time is that of its top file. */
+/*
+ * The index, its disk and turns must outlive it. The times are those of the snapshot, or the newest
+ * ones of all files whose bytes are shown.
+ */
 void vdifs_shown_init(struct vdifs_shown *shown, struct vd_index *index, struct vdifs_turns *turns);
 void vdifs_shown_clear(struct vdifs_shown *shown);
 
 /*
+ * A number that tells this disk from all others, and is the same when it is mounted again: it is made
+ * of the image's file and its snapshot.
+ */
+uint64_t vdifs_shown_identity(const struct vdifs_shown *shown);
+
+/*
  * Who may read its files, which have the owner and group of the image: those who could read every
  * file whose bytes they show, and the image. for_others: the mount is not for its maker alone, who
- * has read all of these files; what he may do as one of several is what the image says.
+ * has read all of these files; what he may do as one of several is what the image says. The image's
+ * permissions to write are shown, too, though nothing can be written: a copy gets them, and a second
+ * copy over it would fail without.
  */
 void vdifs_shown_permit(struct vdifs_shown *shown, const struct stat *image, bool for_others);
 

@@ -221,11 +221,6 @@ static int snapshot_show(struct making *making, const struct vd_snapshot *snapsh
 	shown = disk_add(making, view);
 	if (!shown)
 		return -ENOMEM;
-	if (snapshot->date_sec)
-		shown->time = (struct timespec){
-			.tv_sec = snapshot->date_sec,
-			.tv_nsec = snapshot->date_ns < 1000000000 ? snapshot->date_ns : 0,
-		};
 	snapshot_stem(making, snapshot, stem);
 	naming.parent = (unsigned)making->directory;
 	if (vdifs_name_escape(id, sizeof(id), snapshot->id) && *id) /* half an ID is none */
@@ -306,6 +301,53 @@ static int snapshots_add(struct making *making)
 	return 0;
 }
 
+/* --- inode numbers --------------------------------------------------------------------------- */
+
+/*
+ * Programs that make backups take a file with the name, inode number, size and time of an earlier
+ * one for that one. So another disk at the same place has another number, and the same disk has its
+ * number again. 52 bits: what reads numbers as floating point gets them whole.
+ */
+static uint64_t node_number(const struct vdifs_tree *tree, const struct vdifs_node *node)
+{
+	static const struct vdifs_kind *const kinds[] = {
+		&vdifs_kind_directory, &vdifs_kind_root,  &vdifs_kind_disk,
+		&vdifs_kind_map,       &vdifs_kind_qcow2,
+	};
+	uint64_t sum = vdifs_shown_identity(node->shown);
+	unsigned kind = 0;
+
+	while (kinds[kind] != node->kind)
+		kind++;
+	sum = vd_mix(sum, kind);
+	sum = vd_mix_text(sum, tree->nodes[node->parent].name); /* "", "snapshots" or "layers" */
+	if (node->kind->is_directory)
+		sum = vd_mix_text(sum, node->name);
+	return sum >> 12;
+}
+
+static bool number_is_taken(const struct vdifs_tree *tree, unsigned place, uint64_t number)
+{
+	if (number < 2) /* 0 stands for none; 1 is what mounts without such numbers have */
+		return true;
+	for (unsigned i = 0; i < place; i++) {
+		if (tree->nodes[i].number == number)
+			return true;
+	}
+	return false;
+}
+
+static void number_nodes(struct vdifs_tree *tree)
+{
+	for (unsigned i = 0; i < tree->count; i++) {
+		uint64_t number = node_number(tree, &tree->nodes[i]);
+
+		while (number_is_taken(tree, i, number))
+			number++;
+		tree->nodes[i].number = number;
+	}
+}
+
 /* --- the whole ------------------------------------------------------------------------------- */
 
 /* NAME is the image's file name without its last extension, "disk" if nothing is left. */
@@ -366,6 +408,7 @@ int vdifs_tree_init(struct vdifs_tree *tree, struct vd_disk *disk, struct vd_ind
 		.directory = -1,
 	};
 	struct naming root = { .parent = ROOT, .stem = "" };
+	int r;
 
 	*tree = (struct vdifs_tree){ .disks = calloc(DISKS_MAX, sizeof(*tree->disks)) };
 	pthread_mutex_init(&tree->turns.lock, NULL);
@@ -373,14 +416,18 @@ int vdifs_tree_init(struct vdifs_tree *tree, struct vd_disk *disk, struct vd_ind
 		return no_memory(err);
 	vdifs_shown_init(&tree->disks[tree->disk_count++], index, NULL);
 	vdifs_shown_permit(&tree->disks[0], &disk->layers[0]->source->st, options->for_others);
-	if (options->is_directory)
-		return directory_make(&making, options);
+	if (options->is_directory) {
+		r = directory_make(&making, options);
+		number_nodes(tree);
+		return r;
+	}
 	if (options->layers || options->qcow2)
 		return vd_fail(err, EINVAL,
 			       "--%s shows more than one file: the mountpoint must be a directory",
 			       options->layers ? "layers" : "qcow2");
 	if (node_add(tree, &vdifs_kind_disk, &tree->disks[0], &root, "") < 0)
 		return no_memory(err);
+	number_nodes(tree);
 	return 0;
 }
 

@@ -53,14 +53,15 @@ layers() {
 	claim "layer 0 is the disk$in" cmp mnt/top.raw mnt/layers/0.raw
 	is "sizes are those of the layers$in" "$(stat -c %s mnt/layers/{0,1,2}.raw | tr '\n' ' ')" "3145728 2097152 1048576 "
 	is "a layer is for no more people than all of its files$in" "$(stat -c %a mnt/layers/{0,1,2}.raw mnt/top.raw | tr '\n' ' ')" \
-		"440 440 444 440 "
-	is "and so is its map$in" "$(stat -c %a mnt/layers/{0,1,2}.intervals.json mnt/top.intervals.json | tr '\n' ' ')" "440 440 444 440 "
-	is "its time is that of its file$in" "$(stat -c %Y mnt/layers/1.raw)" "$(stat -c %Y middle.qcow2)"
+		"640 640 644 640 "
+	is "and so is its map$in" "$(stat -c %a mnt/layers/{0,1,2}.intervals.json mnt/top.intervals.json | tr '\n' ' ')" "640 640 644 640 "
+	is "its time is the newest of its files$in" "$(stat -c %Y mnt/layers/1.raw)" \
+		"$(stat -c %Y middle.qcow2 base.raw | sort -n | tail -n 1)"
 	is "user.vdifs.info is about the layer$in" "$(attribute user.vdifs.info mnt/layers/1.raw | jq -c '[.virtual_size, (.chain | length)]')" "[2097152,2]"
 	unmount mnt
 	chmod 600 top.qcow2
 	mount_image --layers top.qcow2 mnt
-	is "a layer is for no more people than the image$in" "$(stat -c %a mnt/layers/{0,1,2}.raw | tr '\n' ' ')" "400 400 400 "
+	is "a layer is for no more people than the image$in" "$(stat -c %a mnt/layers/{0,1,2}.raw | tr '\n' ' ')" "600 600 600 "
 	chmod 644 top.qcow2
 	unmount mnt
 	mount_image --layers child.vhd mnt || return

@@ -96,7 +96,7 @@ sparse() {
 	cp --sparse=auto mnt/vm.raw copy.raw
 	claim "cp copies the disk$in" cmp copy.raw images/disk.raw
 	like "and its holes$in" "$(du -k copy.raw | cut -f 1)" '17[0-9]{3}|18[0-9]{3}'
-	is "the files are the user's alone$in" "$(stat -c %a:%u:%g mnt/vm.raw)" "400:$(id -u):$(id -g)"
+	is "the files are the user's alone$in" "$(stat -c %a:%u:%g mnt/vm.raw)" "600:$(id -u):$(id -g)"
 	like "and as old as the mount$in" "$(($(date +%s) - $(stat -c %Y mnt/vm.raw)))" '[0-9]|[1-5][0-9]'
 	unmount mnt
 	stop "$pid"

@@ -189,12 +189,12 @@ below() {
 			leaves mnt
 		done
 	done <<END
-600 $group 400 user the file below is its owner's
-640 $group 440 usergroup it is the group's
-640 12345 400 user it is another group's
-644 12345 444 usergroupother it is everybody's
-604 $group 404 userother it is everybody's but the group's
-604 12345 400 user it is everybody's but another group's
+600 $group 600 user the file below is its owner's
+640 $group 640 usergroup it is the group's
+640 12345 600 user it is another group's
+644 12345 644 usergroupother it is everybody's
+604 $group 604 userother it is everybody's but the group's
+604 12345 600 user it is everybody's but another group's
 END
 	chown "root:$group" hidden.qcow2 hidden.raw && chmod 640 hidden.qcow2 hidden.raw && chown root over.qcow2
 	user_mounts '' over.qcow2 mnt || return
