@@ -118,9 +118,28 @@ def coarser(bench):
         same('%d bits' % bits, got, {'virtual_size': 20 * 65536 + 512, 'cluster_bits': bits, 'data_clusters': want})
     same('the pairs', bench.run('--cluster-bits=17', image),
          '{"virtual_size":1311232,"cluster_bits":17,"data_clusters":[[0,1],[3,4],[10,10]]}')
-    bench.fails('finer', '--cluster-bits=15', image)
-    for wrong in ('0', '63', '-1', '16x', '', '99999999999999999999'):
-        bench.fails('from 1 to 62', '--cluster-bits=' + wrong, image, wanted=2)
+    for wrong in ('0', '8', '63', '-1', '16x', '', '99999999999999999999'):
+        bench.fails('from 9 to 62', '--cluster-bits=' + wrong, image, wanted=2)
+
+
+def finer(bench):
+    """Down to a sector: a VHD knows its sectors, whatever its blocks are."""
+    same('a cluster in sectors', json.loads(bench.run('--cluster-bits=9', small(bench)))['data_clusters'],
+         [[0, 127], [384, 511], [896, 1151], [2560, 2560]])
+    old, new = bench.path('old.vhd'), bench.path('new.vhd')
+    for path, sectors in ((old, [(3, 3), (100, 200)]), (new, [(3, 3), (100, 200), (4000, 4001)])):
+        image = Vhd(path, 8 * MIB)
+        image.set_block(1, 0x41, bitmap=sectors)
+        image.write()
+    same('a map of sectors', json.loads(bench.run('--cluster-bits=9', new))['data_clusters'],
+         [[4099, 4099], [4196, 4296], [8096, 8097]])
+    same('a map of blocks', json.loads(bench.run(new))['data_clusters'], [[1, 1]])
+    same('what differs, by blocks', json.loads(bench.run('--diff=' + old, '--compare', new))['data_clusters'], [[1, 1]])
+    same('by sectors', json.loads(bench.run('--diff=' + old, '--compare', '--cluster-bits=9', new)),
+         {'virtual_size': 8 * MIB, 'cluster_bits': 9, 'data_clusters': [[8096, 8097]]})
+    same('by 4 KiB', json.loads(bench.run('--diff=' + old, '--compare', '--cluster-bits=12', new))['data_clusters'], [[1012, 1012]])
+    same('what may differ, by sectors', json.loads(bench.run('--diff=' + old, '--cluster-bits=9', new))['data_clusters'],
+         [[4099, 4099], [4196, 4296], [8096, 8097]])
 
 
 def table(bench):
@@ -410,11 +429,108 @@ def bitmaps(bench):
     lines = bench.run('--bitmap=b', '--text', path).splitlines()
     same('its table', lines[-1], 'dirty: 0 B of 64 MiB (0.0 %) in 0 ranges')
     bench.fails("no bitmap is called 'c'.* b$", '--bitmap=c', path)
-    bench.fails('finer', '--bitmap=b', '--cluster-bits=15', path)
+    bench.write(path, 'write 64k 512')
+    same('finer than it is', json.loads(bench.run('--bitmap=b', '--cluster-bits=12', path))['data_clusters'], [[16, 31]])
     bench.fails('has none', '--bitmap=b', bench.create('without.qcow2', MIB))
     image = Vhd(bench.path('x.vhd'), MIB)
     image.write()
-    bench.fails('no dirty bitmaps', '--bitmap=b', image.path)
+    bench.fails("no bitmap is called 'b'.* has none", '--bitmap=b', image.path)
+
+
+def bitmap_add(bench, path, name, granularity=65536):
+    tool('qemu-img', 'bitmap', '--add', '-g', str(granularity), path, name, folder=bench.folder)
+
+
+def bitmaps_union(bench):
+    """Those of all layers, and all that are named."""
+    base = bitmap_image(bench, 'base.qcow2', 65536, 16 * MIB, bitmap='nightly')
+    bench.write(base, 'write 1M 64k')
+    top = bench.create('top.qcow2', 16 * MIB, '-b', base, '-F', 'qcow2')
+    bench.fails(r"top.qcow2: layer 0 of the chain has no bitmap 'nightly', but layer 1 \(.*base.qcow2\) has", '--bitmap=nightly', top)
+    bitmap_add(bench, top, 'nightly', 4096)
+    bench.write(top, 'write 8M 4k')
+    same('both layers', bench.run('--bitmap=nightly', top),
+         '{"virtual_size":16777216,"cluster_bits":12,"data_clusters":[[256,271],[2048,2048]]}')
+    same('coarser', json.loads(bench.run('--bitmap=nightly', '--cluster-bits=20', top))['data_clusters'], [[1, 1], [8, 8]])
+    bench.fails('base.qcow2', '--backing=none', '--bitmap=nightly', top)
+    bitmap_add(bench, top, 'since')
+    bench.write(top, 'write 12M 64k')
+    same('a bitmap of the top layer alone', json.loads(bench.run('--bitmap=since', top))['data_clusters'], [[192, 192]])
+    same('two names', json.loads(bench.run('--bitmap=since', '--bitmap=nightly', '--cluster-bits=20', top))['data_clusters'],
+         [[1, 1], [8, 8], [12, 12]])
+    bench.fails("no bitmap is called 'other'", '--bitmap=since', '--bitmap=other', top)
+    tool('qemu-img', 'create', '-q', '-f', 'qcow2', '-b', top, '-F', 'qcow2', bench.path('three.qcow2'), folder=bench.folder)
+    bitmap_add(bench, bench.path('three.qcow2'), 'nightly')
+    tool('qemu-img', 'bitmap', '--remove', top, 'nightly')
+    bench.fails("top.qcow2: layer 1 of the chain has no bitmap 'nightly', but layer 2", '--bitmap=nightly', bench.path('three.qcow2'))
+    vhd = Vhd(bench.path('over.vhd'), 16 * MIB, kind='differencing', parent_name='base.qcow2')
+    vhd.write()
+    bench.fails("over.vhd: layer 0 of the chain has no bitmap 'nightly', but layer 1", '--bitmap=nightly', '--backing-file=' + base,
+                '--backing-format=qcow2', vhd.path)
+
+
+def bitmaps_over_vhd(bench):
+    """A layer below the first one with the bitmap needs none: the checkpoint came after it."""
+    vhd = Vhd(bench.path('base.vhd'), 16 * MIB)
+    vhd.set_block(0, 0x41)
+    vhd.write()
+    top = bench.create('top.qcow2', 16 * MIB, '-b', vhd.path, '-F', 'vpc')
+    bitmap_add(bench, top, 'b')
+    bench.write(top, 'write 5M 64k')
+    same('the top layer', json.loads(bench.run('--bitmap=b', top))['data_clusters'], [[80, 80]])
+
+
+def bitmaps_stopped(bench):
+    """One that does not record any more is no answer, unless another one does or somebody knows better."""
+    path = bitmap_image(bench, 'd.qcow2', bitmap='monday')
+    bench.write(path, 'write 1M 64k')
+    tool('qemu-img', 'bitmap', '--disable', path, 'monday')
+    bitmap_add(bench, path, 'tuesday')
+    bench.write(path, 'write 20M 64k')
+    bench.fails('recording in layer 0.*--stopped-bitmaps', '--bitmap=monday', path)
+    same('by request', json.loads(bench.run('--bitmap=monday', '--stopped-bitmaps', path))['data_clusters'], [[16, 16]])
+    same('with the one after it', json.loads(bench.run('--bitmap=monday', '--bitmap=tuesday', path))['data_clusters'],
+         [[16, 16], [320, 320]])
+    bench.fails('goes with --bitmap', '--stopped-bitmaps', path, wanted=2)
+    text = bench.run('--info', path)
+    told = json.loads(bench.run('--info', '--json', path))['vdifs']['bitmaps']
+    for name, recording in (('monday', False), ('tuesday', True)):
+        if not re.search(r'^  %s +64 KiB, %srecording$' % (name, '' if recording else 'not '), text, re.M):
+            raise Failure('%s: %r' % (name, text))
+        same(name, [one for one in told if one['name'] == name],
+             [{'depth': 0, 'name': name, 'granularity': 65536, 'recording': recording, 'valid': True}])
+    over = bench.create('over.qcow2', 64 * MIB, '-b', path, '-F', 'qcow2')
+    bitmap_add(bench, over, 'monday')
+    bench.fails('d.qcow2: .*recording in layer 1', '--bitmap=monday', over)
+    same('the layers of all', [(one['depth'], one['name'], one['recording']) for one in json.loads(
+        bench.run('--info', '--json', over))['vdifs']['bitmaps']], [(0, 'monday', True), (1, 'monday', False), (1, 'tuesday', True)])
+
+
+def bitmaps_invalid_below(bench):
+    """One wrong layer spoils the union, also if it does not have the name any more."""
+    base = bitmap_image(bench, 'base.qcow2')
+    top = bench.create('top.qcow2', 64 * MIB, '-b', base, '-F', 'qcow2')
+    bitmap_add(bench, top, 'b')
+    p = Places(base)
+    p.broken(bench, 'base.qcow2', (p.directory + 12, struct.pack('>I', 3)))
+    bench.fails("base.qcow2: the bitmap 'b' of layer 1 is in use", '--bitmap=b', top)
+    p.broken(bench, 'base.qcow2', (88, bytes(8)))
+    bench.fails('base.qcow2: the bitmaps are not valid any more', '--bitmap=b', top)
+    p.broken(bench, 'base.qcow2', (p.directory + 16, b'\2'))
+    bench.fails("base.qcow2: the bitmap 'b' of layer 1 cannot be used: its type is not 1", '--bitmap=b', top)
+
+
+def bitmaps_of_sizes(bench):
+    """Today's size decides; what a layer cut off and a later one brought back as zeros has changed."""
+    base = bitmap_image(bench, 'base.qcow2', size=10 * MIB)
+    bench.write(base, 'write 1M 64k', 'write 9M 64k')
+    for name, size, wanted in (('grown', 12 * MIB, [[16, 16], [144, 144]]), ('cut', 8 * MIB, [[16, 16]])):
+        path = bench.create(name + '.qcow2', size, '-b', base, '-F', 'qcow2')
+        bitmap_add(bench, path, 'b')
+        same(name, json.loads(bench.run('--bitmap=b', path)), {'virtual_size': size, 'cluster_bits': 16, 'data_clusters': wanted})
+    back = bench.create('back.qcow2', 12 * MIB, '-b', bench.path('cut.qcow2'), '-F', 'qcow2')
+    bitmap_add(bench, back, 'b')
+    same('cut and grown again', json.loads(bench.run('--bitmap=b', back))['data_clusters'], [[16, 16], [128, 159]])
 
 
 class Places:
@@ -508,7 +624,7 @@ def bitmaps_damaged(bench):
             continue
         text = bench.unreadable(pattern, '--bitmap=b', broken)
         same('entry 0x%x' % value, text, listed % pairs)
-        bench.unreadable('the bitmap cannot be read for 268435456 bytes of the disk; they are listed as dirty', '--bitmap=b', broken)
+        bench.unreadable('a bitmap cannot be read for 268435456 bytes of the disk; they are listed as dirty', '--bitmap=b', broken)
 
 
 # Facts
@@ -620,7 +736,7 @@ def info_snapshot(bench):
     tool('qemu-img', 'resize', '-q', '--shrink', path, str(8 * MIB))
     tool('qemu-img', 'bitmap', '--add', '-g', '512', path, 'nightly')
     text = bench.run('--info', '--snapshot=before', path)
-    if 'virtual size: 8 GiB' not in text or not re.search(r'^  nightly +512 B, auto$', text, re.M):
+    if 'virtual size: 8 GiB' not in text or not re.search(r'^  nightly +512 B, recording$', text, re.M):
         raise Failure('%r' % text)
 
 
@@ -631,8 +747,7 @@ def info_alone(bench):
     tool('qemu-img', 'bitmap', '--add', top, 'nightly')
     bench.write(top, 'write 0 64k')
     os.unlink(base)
-    for words, wanted, exits in ((('--info',), 'virtual size: 8 MiB', 3), (('--info', '--json'), '"virtual-size": 8388608', 3),
-                                 (('--bitmap=nightly',), '"data_clusters":[[0,0]]', 0)):
+    for words, wanted, exits in ((('--info',), 'virtual size: 8 MiB', 3), (('--info', '--json'), '"virtual-size": 8388608', 3)):
         status, text, log = run(bench.program, *words, top)
         if status != exits or wanted not in text or 'base.qcow2' not in log or 'of this image alone' not in log or log.count('\n') != 1:
             raise Failure('%s: %d, %r, %r' % (words, status, text, log))
@@ -640,12 +755,14 @@ def info_alone(bench):
             raise Failure('%s tells what it cannot know: %r' % (words, text))
     bench.fails('base.qcow2', top)
     bench.fails('base.qcow2', '--qemu', top)
+    bench.fails('base.qcow2', '--bitmap=nightly', top)           # the layer that is missing may have one
     bench.fails('cannot open the image', '--info', bench.path('nothing'))
 
 
 CLAIMS = (
     ('--clusters is the legacy list of vhd-tool', legacy_list),
     ('--cluster-bits rounds outward to any coarser grain', coarser),
+    ('--cluster-bits goes down to a sector', finer),
     ('--text is a table of ranges', table),
     ('--qemu is the text of qemu-img map', qemu_text),
     ('--qemu tells holes of files as QEMU does', qemu_holes_of_files),
@@ -662,13 +779,18 @@ CLAIMS = (
     ('output that cannot be written is an error', broken_output),
     ('damaged metadata is told in every form', damaged),
     ('--bitmap lists what QEMU has marked', bitmaps),
+    ('--bitmap is the union of all layers and names', bitmaps_union),
+    ('--bitmap needs none in a layer below the first', bitmaps_over_vhd),
+    ('--bitmap wants one that records, and --info says which do', bitmaps_stopped),
+    ('--bitmap follows the sizes of the layers', bitmaps_of_sizes),
     ('--bitmap refuses what is not valid or damaged', bitmaps_refused),
+    ('--bitmap refuses what is not valid in a lower layer', bitmaps_invalid_below),
     ('--bitmap takes for dirty what it cannot read', bitmaps_damaged),
     ('--info --json is what qemu-img info prints, and more', info_qemu),
     ('--info is for people', info_text),
     ('names of files in JSON are the true ones', info_names),
     ('--info of a snapshot has the bitmaps of the active disk', info_snapshot),
-    ('--info and --bitmap do without parents', info_alone),
+    ('--info does without parents, --bitmap does not', info_alone),
 )
 
 

@@ -23,6 +23,7 @@ struct vd_chain_options {
 	bool alone; /* only the image: what reads of the disk would need its parents */
 	struct vd_patience patience; /* with servers */
 	size_t cache_memory; /* bytes of decoded clusters; 0: the default */
+	uint32_t given; /* rows of the table that have been set: vd_chain_option_set() */
 };
 
 /* A row of the table of chain options; it ends with a NULL name. */
@@ -34,7 +35,10 @@ struct vd_chain_option {
 
 extern const struct vd_chain_option vd_chain_option_table[];
 
-/* Set one option by its long name. -ENOENT: not a chain option; -EINVAL with a message. */
+/*
+ * Set one option by its long name. -ENOENT: not a chain option; -EINVAL with a message, also if it
+ * has been set before and is not a list.
+ */
 int vd_chain_option_set(struct vd_chain_options *options, const char *name, const char *value,
 			struct vd_error *err);
 

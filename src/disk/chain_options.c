@@ -68,6 +68,30 @@ static int take_seconds(unsigned *slot, const char *name, const char *value, str
 	return 0;
 }
 
+/* May the option be given again, because all values count? */
+static bool is_list(const char *name)
+{
+	static const char *const lists[] = { "backing-file", "backing-format" };
+
+	for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
+		if (strcmp(lists[i], name) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Note that the option is set. It is an error if a value that counts alone was set before. */
+static int count_option(struct vd_chain_options *options, const struct vd_chain_option *row,
+			struct vd_error *err)
+{
+	uint32_t bit = UINT32_C(1) << (row - vd_chain_option_table);
+
+	if (options->given & bit && row->value && !is_list(row->name))
+		return vd_fail(err, EINVAL, "--%s is given twice; give it once", row->name);
+	options->given |= bit;
+	return 0;
+}
+
 int vd_chain_option_set(struct vd_chain_options *options, const char *name, const char *value,
 			struct vd_error *err)
 {
@@ -84,6 +108,9 @@ int vd_chain_option_set(struct vd_chain_options *options, const char *name, cons
 		return vd_fail(err, EINVAL, "--%s needs a value: --%s=%s", name, name, row->value);
 	if (!row->value && value)
 		return vd_fail(err, EINVAL, "--%s takes no value", name);
+	r = count_option(options, row, err);
+	if (r < 0)
+		return r;
 	if (strcmp(name, "format") == 0)
 		return take_format(&options->format, name, value, err);
 	if (strcmp(name, "backing") == 0)

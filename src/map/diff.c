@@ -39,7 +39,7 @@ static void side_init(struct side *side, const struct vd_disk *disk)
 }
 
 int vd_diff_new(const struct vd_disk *old_disk, const struct vd_disk *new_disk, bool compare,
-		struct vd_diff **out)
+		unsigned unit_bits, struct vd_diff **out)
 {
 	struct vd_diff *diff = calloc(1, sizeof(*diff));
 
@@ -48,6 +48,8 @@ int vd_diff_new(const struct vd_disk *old_disk, const struct vd_disk *new_disk, 
 	side_init(&diff->old, old_disk);
 	side_init(&diff->new, new_disk);
 	diff->unit_bytes = vd_min(UINT64_C(1) << new_disk->cluster_bits, CHUNK_BYTES);
+	if (unit_bits > 0)
+		diff->unit_bytes = vd_min(UINT64_C(1) << unit_bits, diff->unit_bytes);
 	if (compare) {
 		diff->old.chunk = malloc(CHUNK_BYTES);
 		diff->new.chunk = malloc(CHUNK_BYTES);

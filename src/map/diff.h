@@ -15,11 +15,12 @@
 struct vd_diff;
 
 /*
- * compare: read what is not proven equal, and tell of real differences only, in units of the new
- * disk's clusters (1 MiB where they are larger). The disks must outlive the diff. 0 or -ENOMEM.
+ * compare: read what is not proven equal, and list real differences only, in units of 2^unit_bits
+ * bytes. The units are never larger than the new disk's clusters or 1 MiB; 0: they are as large.
+ * The disks must outlive the diff. 0 or -ENOMEM.
  */
 int vd_diff_new(const struct vd_disk *old_disk, const struct vd_disk *new_disk, bool compare,
-		struct vd_diff **out);
+		unsigned unit_bits, struct vd_diff **out);
 void vd_diff_free(struct vd_diff *diff); /* NULL is fine */
 
 /*

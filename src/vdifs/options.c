@@ -164,6 +164,20 @@ static bool take_switch(struct vdifs_options *options, const char *name)
 	return false;
 }
 
+/* Note an option of the own table. It is an error if it has a value and was given before. */
+static int count_option(struct vdifs_options *options, const char *name, const char *value,
+			struct vd_error *err)
+{
+	for (unsigned i = 0; own_options[i].name; i++) {
+		if (strcmp(own_options[i].name, name) != 0)
+			continue;
+		if (options->given & 1u << i && value)
+			return vd_fail(err, EINVAL, "--%s is given twice; give it once", name);
+		options->given |= 1u << i;
+	}
+	return 0;
+}
+
 /* Set one option by its long name; value NULL: it was given without one. */
 static int option_set(struct vdifs_options *options, const char *name, const char *value,
 		      struct vd_error *err)
@@ -171,6 +185,9 @@ static int option_set(struct vdifs_options *options, const char *name, const cha
 	int r = vd_chain_option_set(&options->chain, name, value, err);
 
 	if (r != -ENOENT)
+		return r;
+	r = count_option(options, name, value, err);
+	if (r < 0)
 		return r;
 	if (!value && take_switch(options, name))
 		return 0;
@@ -203,7 +220,8 @@ static int word_set(struct vdifs_options *options, char *word, struct vd_error *
 	if (value)
 		*value++ = '\0';
 	if (strcmp(word, "fsname") == 0 && value) {
-		free(options->fsname);
+		if (options->fsname)
+			return vd_fail(err, EINVAL, "-o fsname= is given twice; give it once");
 		options->fsname = strdup(value);
 		return options->fsname ? 0 : vd_fail(err, ENOMEM, "out of memory");
 	}

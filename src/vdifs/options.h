@@ -21,12 +21,13 @@ struct vdifs_options {
 	enum vd_sandbox_mode sandbox;
 	char *mount_options; /* words for the kernel and libfuse, with commas; owned, or NULL */
 	char *fsname; /* given with -o fsname=; owned, or NULL */
+	unsigned given; /* rows of the own table that were given */
 	char **kept; /* strings that the rest points into; owned */
 	unsigned kept_count;
 	bool help, version, selftest; /* do that and exit */
 };
 
-/* Parse. Options given more than once: the last one counts, but for lists. 0, -EINVAL, -ENOMEM. */
+/* Parse. An option with a value that is given twice is an error, but for lists. 0, -EINVAL, -ENOMEM. */
 int vdifs_options_parse(struct vdifs_options *options, int argc, char **argv, struct vd_error *err);
 
 /* Is this word among the mount options? */

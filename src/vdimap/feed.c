@@ -34,77 +34,13 @@ static const struct feed_ops diff_ops = { diff_next, "changed", "same" };
 
 static int bitmap_next(struct feed *feed, struct vd_piece *piece)
 {
-	const struct vd_image *top = feed->disk->layers[0];
-	enum vd_bits bits;
-	int r;
+	int r = bitmaps_next(feed->bitmaps, piece);
 
-	if (feed->bitmap_virt == feed->disk->size)
-		return 0;
-	piece->start = feed->bitmap_virt;
-	r = top->format->bitmap_map(top, &feed->bitmap, piece->start, &bits, &piece->end);
-	if (r < 0)
-		return r;
-	piece->is_data = bits != VD_BITS_CLEAR;
-	if (bits == VD_BITS_BAD)
-		feed->bad_bytes += piece->end - piece->start;
-	feed->bitmap_virt = piece->end;
-	return 1;
+	feed->bad_bytes = bitmaps_bad_bytes(feed->bitmaps);
+	return r;
 }
 
 static const struct feed_ops bitmap_ops = { bitmap_next, "dirty", "clean" };
-
-/* The bitmap that is looked for, and what there is instead. */
-struct bitmap_search {
-	const char *wanted;
-	struct vd_bitmap *found;
-	struct vd_error seen;
-};
-
-static int bitmap_match(const struct vd_bitmap *bitmap, void *data)
-{
-	struct bitmap_search *search = data;
-	char name[256];
-
-	if (strcmp(bitmap->name, search->wanted) == 0) {
-		*search->found = *bitmap;
-		search->found->name = NULL; /* it ends with this call */
-		return 1;
-	}
-	vd_error_add(&search->seen, " %s",
-		     vd_escape(name, sizeof(name), bitmap->name, strlen(bitmap->name)));
-	return 0;
-}
-
-static int bitmap_find(struct feed *feed, const char *wanted, struct vd_error *err)
-{
-	const struct vd_image *top = feed->disk->layers[0];
-	struct bitmap_search search = { .wanted = wanted, .found = &feed->bitmap };
-	char name[256];
-	int r;
-
-	vd_escape(name, sizeof(name), wanted, strlen(wanted));
-	if (!top->format->bitmaps)
-		return vd_fail(err, EINVAL, "%s: a %s image has no dirty bitmaps",
-			       top->source->name, top->format->name);
-	r = top->format->bitmaps(top, bitmap_match, &search, err);
-	if (r < 0)
-		return r;
-	if (r == 0)
-		return vd_fail(err, ENOENT, "%s: no bitmap is called '%s' (--bitmap); it has%s",
-			       top->source->name, name,
-			       *search.seen.text ? search.seen.text : " none");
-	if (feed->bitmap.fault)
-		return vd_fail(err, EINVAL, "%s: the bitmap '%s' cannot be used: %s",
-			       top->source->name, name, feed->bitmap.fault);
-	if (feed->bitmap.in_use)
-		return vd_fail(err, EBUSY,
-			       "%s: the bitmap '%s' is in use: what is stored of it is not valid, "
-			       "because a program holds it or has ended without storing it; stop "
-			       "the virtual machine, or make a full backup",
-			       top->source->name, name);
-	feed->cluster_bits = feed->bitmap.granularity_bits;
-	return 0;
-}
 
 int feed_open(struct feed *feed, const struct options *options, const struct vd_disk *disk,
 	      const struct vd_disk *old_disk, struct vd_error *err)
@@ -112,25 +48,23 @@ int feed_open(struct feed *feed, const struct options *options, const struct vd_
 	int r;
 
 	*feed = (struct feed){ .disk = disk, .cluster_bits = disk->cluster_bits };
-	if (options->bitmap) {
+	if (options->bitmap_count > 0) {
 		feed->ops = &bitmap_ops;
-		r = bitmap_find(feed, options->bitmap, err);
+		r = bitmaps_open(disk, options->bitmaps, options->bitmap_count,
+				 options->stopped_bitmaps, &feed->bitmaps, err);
 		if (r < 0)
 			return r;
+		feed->cluster_bits = bitmaps_granularity_bits(feed->bitmaps);
 	} else if (old_disk) {
 		feed->ops = &diff_ops;
-		r = vd_diff_new(old_disk, disk, options->compare, &feed->diff);
+		r = vd_diff_new(old_disk, disk, options->compare, options->cluster_bits,
+				&feed->diff);
 	} else {
 		feed->ops = &data_ops;
 		r = vd_scan_new(disk, vd_scan_threads(), &feed->scan);
 	}
 	if (r < 0)
 		return vd_fail(err, -r, "out of memory");
-	if (options->cluster_bits && options->cluster_bits < feed->cluster_bits)
-		return vd_fail(
-			err, EINVAL,
-			"--cluster-bits=%u is finer than the map, which counts in 2^%u bytes",
-			options->cluster_bits, feed->cluster_bits);
 	if (options->cluster_bits)
 		feed->cluster_bits = options->cluster_bits;
 	feed->pairs.cluster_bits = feed->cluster_bits;
@@ -172,4 +106,5 @@ void feed_close(struct feed *feed)
 	progress_end(&feed->progress);
 	vd_scan_free(feed->scan);
 	vd_diff_free(feed->diff);
+	bitmaps_free(feed->bitmaps);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * What is printed: yes or no for each byte of the disk, in order, whatever the question is: is it
- * data, may it differ from the old disk, is it set in the bitmap. One thread; the scan has its own.
+ * data, may it differ from the old disk, is it set in a bitmap. One thread; the scan has its own.
  */
 #ifndef VD_VDIMAP_FEED_H
 #define VD_VDIMAP_FEED_H
@@ -9,6 +9,7 @@
 #include "map/diff.h"
 #include "map/pairs.h"
 #include "map/scan.h"
+#include "vdimap/bitmaps.h"
 #include "vdimap/options.h"
 #include "vdimap/progress.h"
 
@@ -31,8 +32,7 @@ struct feed {
 	uint64_t bad_bytes; /* that cannot be read; counted as yes */
 	struct vd_scan *scan;
 	struct vd_diff *diff;
-	struct vd_bitmap bitmap;
-	uint64_t bitmap_virt; /* the next byte to ask the bitmap about */
+	struct bitmaps *bitmaps;
 };
 
 /* Answer what the options ask. The disks must outlive the feed. 0 or -errno with a message. */

@@ -175,10 +175,48 @@ static void put_chain(struct object *object, const struct info *info)
 	object_end(object, ']');
 }
 
+/* The bitmaps of one layer. */
+struct layer_bitmaps {
+	struct object *object;
+	unsigned depth;
+};
+
+static int put_layer_bitmap(const struct vd_bitmap *bitmap, void *data)
+{
+	const struct layer_bitmaps *layer = data;
+
+	object_begin(layer->object, NULL, '{');
+	object_number(layer->object, "depth", layer->depth);
+	object_text(layer->object, "name", bitmap->name);
+	object_number(layer->object, "granularity",
+		      UINT64_C(1) << (bitmap->granularity_bits & 63));
+	object_bool(layer->object, "recording", bitmap->is_auto);
+	object_bool(layer->object, "valid", !bitmap->in_use && !bitmap->fault);
+	object_end(layer->object, '}');
+	return 0;
+}
+
+/* Those of all layers: vdimap --bitmap=NAME lists the union. */
+static void put_layer_bitmaps(struct object *object, const struct vd_disk *disk)
+{
+	object_begin(object, "bitmaps", '[');
+	for (unsigned depth = 0; depth < disk->count; depth++) {
+		const struct vd_image *image = disk->layers[depth];
+		struct layer_bitmaps layer = { .object = object, .depth = depth };
+		struct vd_error err = { "" };
+
+		if (image->format->bitmaps &&
+		    image->format->bitmaps(image, put_layer_bitmap, &layer, &err) < 0 && depth > 0)
+			vd_log(LOG_WARNING, "%s", err.text);
+	}
+	object_end(object, ']');
+}
+
 static void put_map(struct object *object, const struct info *info)
 {
 	object_begin(object, "vdifs", '{');
 	put_chain(object, info);
+	put_layer_bitmaps(object, info->disk);
 	object_number(object, "data-bytes", info->data_bytes);
 	object_number(object, "compressed-bytes", info->coded_bytes);
 	object_number(object, "unreadable-bytes", info->bad_bytes);

@@ -65,7 +65,8 @@ static int put_bitmap(const struct vd_bitmap *bitmap, void *data)
 	head(data, "bitmaps: (name, granularity)");
 	printf("  %-20s %s%s%s%s%s\n", escaped(name, bitmap->name),
 	       size_text(size, UINT64_C(1) << (bitmap->granularity_bits & 63)),
-	       bitmap->is_auto ? ", auto" : "", bitmap->in_use ? ", in use: not valid" : "",
+	       bitmap->is_auto ? ", recording" : ", not recording",
+	       bitmap->in_use ? ", in use: not valid" : "",
 	       bitmap->fault ? ", damaged: " : "", bitmap->fault ? bitmap->fault : "");
 	return 0;
 }

@@ -169,13 +169,13 @@ static int open_disks(struct options *options, const struct vd_opener *opener,
 }
 
 /* Name what cannot be read. */
-static void tell_bad(struct vd_disk *const disks[2], const char *bitmap, uint64_t bad_bytes)
+static void tell_bad(struct vd_disk *const disks[2], bool is_bitmap, uint64_t bad_bytes)
 {
 	const char *name = disks[0]->layers[0]->source->name;
 
-	if (bitmap)
+	if (is_bitmap)
 		vd_log(LOG_ERR,
-		       "%s: the bitmap cannot be read for %" PRIu64
+		       "%s: a bitmap cannot be read for %" PRIu64
 		       " bytes of the disk; they are listed as dirty",
 		       name, bad_bytes);
 	else if (disks[1])
@@ -209,7 +209,7 @@ static int run(struct options *options, struct vd_confined *confined)
 	if (r == 0)
 		r = print(options, disks[0], disks[1], &bad_bytes, &err);
 	if (r == 0 && bad_bytes > 0)
-		tell_bad(disks, options->bitmap, bad_bytes);
+		tell_bad(disks, options->bitmap_count > 0, bad_bytes);
 	if (options->verbose)
 		vd_log(LOG_INFO, "sandbox: %s; %.3f seconds", confined->layers_text,
 		       seconds_now() - begin);

@@ -14,7 +14,7 @@
 
 #include "vdimap/options.h"
 
-enum { CLUSTER_BITS_MAX = 62, COLUMNS_MIN = 20, COLUMNS_MAX = 500 };
+enum { CLUSTER_BITS_MIN = 9, CLUSTER_BITS_MAX = 62, COLUMNS_MIN = 20, COLUMNS_MAX = 500 };
 
 /* What getopt_long() returns for an option of the table: its place, above all characters. */
 enum { CODE_OWN = 256, CODE_CHAIN = 512 };
@@ -27,6 +27,7 @@ enum own {
 	OPTION_COMPARE,
 	OPTION_OLD,
 	OPTION_BITMAP,
+	OPTION_STOPPED_BITMAPS,
 	OPTION_SANDBOX,
 	OPTION_SELFTEST,
 	OPTION_VERBOSE,
@@ -59,7 +60,10 @@ static const struct row {
 	{ "old-backing-format", OPTION_OLD, 0, "FORMAT",
 	  "the backing file of OLD is vhd, qcow2 or raw", 0 },
 	{ "old-data-file", OPTION_OLD, 0, "PATH", "use this external data file of OLD", 0 },
-	{ "bitmap", OPTION_BITMAP, 0, "NAME", "list what is set in this dirty bitmap", 0 },
+	{ "bitmap", OPTION_BITMAP, 0, "NAME", "list what is set in this dirty bitmap (again: union)",
+	  0 },
+	{ "stopped-bitmaps", OPTION_STOPPED_BITMAPS, 0, NULL,
+	  "use bitmaps that do not record any more", 0 },
 	{ "sandbox", OPTION_SANDBOX, 0, "MODE", "auto (default), strict or off", 0 },
 	{ "sandbox-selftest", OPTION_SELFTEST, 0, NULL, NULL, 0 }, /* as in vdifs */
 	{ "verbose", OPTION_VERBOSE, 0, NULL, "say on standard error what is done", 'v' },
@@ -112,9 +116,10 @@ static int take_cluster_bits(struct options *options, const char *value, struct 
 	char *end;
 	unsigned long bits = strtoul(value, &end, 10);
 
-	if (*value < '0' || *value > '9' || *end || bits < 1 || bits > CLUSTER_BITS_MAX)
-		return vd_fail(err, EINVAL, "--cluster-bits=%s: it must be a number from 1 to %d",
-			       value, CLUSTER_BITS_MAX);
+	if (*value < '0' || *value > '9' || *end || bits < CLUSTER_BITS_MIN ||
+	    bits > CLUSTER_BITS_MAX)
+		return vd_fail(err, EINVAL, "--cluster-bits=%s: it must be a number from %d to %d",
+			       value, CLUSTER_BITS_MIN, CLUSTER_BITS_MAX);
 	options->cluster_bits = (unsigned)bits;
 	return 0;
 }
@@ -123,7 +128,10 @@ static int take_bitmap(struct options *options, const char *value, struct vd_err
 {
 	if (*value == '\0')
 		return vd_fail(err, EINVAL, "--bitmap needs the name of a bitmap");
-	options->bitmap = value;
+	if (options->bitmap_count == BITMAP_NAMES_MAX)
+		return vd_fail(err, EINVAL, "--bitmap can be given %d times, not more",
+			       BITMAP_NAMES_MAX);
+	options->bitmaps[options->bitmap_count++] = value;
 	return 0;
 }
 
@@ -161,9 +169,25 @@ void options_rename_old(struct vd_error *err)
 	vd_error_add(err, "%s", from);
 }
 
+/* An option with a value that was given before is an error, unless both values count. */
+static int count_row(struct options *options, const struct row *row, struct vd_error *err)
+{
+	uint64_t bit = UINT64_C(1) << (row - rows);
+
+	if (options->given & bit && row->value && row->option != OPTION_BITMAP &&
+	    row->option != OPTION_OLD) /* vd_chain_option_set() looks at those */
+		return vd_fail(err, EINVAL, "--%s is given twice; give it once", row->name);
+	options->given |= bit;
+	return 0;
+}
+
 static int take(struct options *options, const struct row *row, const char *value,
 		struct vd_error *err)
 {
+	int r = count_row(options, row, err);
+
+	if (r < 0)
+		return r;
 	switch (row->option) {
 	case OPTION_FORM:
 		return take_form(options, row, err);
@@ -182,6 +206,9 @@ static int take(struct options *options, const struct row *row, const char *valu
 		return take_old(options, row->name, value, err);
 	case OPTION_BITMAP:
 		return take_bitmap(options, value, err);
+	case OPTION_STOPPED_BITMAPS:
+		options->stopped_bitmaps = true;
+		return 0;
 	case OPTION_SANDBOX:
 		return vd_sandbox_mode_parse(value, &options->sandbox, err);
 	case OPTION_SELFTEST:
@@ -209,9 +236,9 @@ static int check(const struct options *options, struct vd_error *err)
 		return vd_fail(err, EINVAL, "--compare and the --old- options need --diff=OLD");
 	if (options->json && options->form != FORM_INFO)
 		return vd_fail(err, EINVAL, "--json goes with --info; the map is JSON anyway");
-	if (options->bitmap && options->images[1])
+	if (options->bitmap_count > 0 && options->images[1])
 		return vd_fail(err, EINVAL, "--bitmap and --diff exclude each other");
-	if (plain && (options->bitmap || options->images[1] || options->cluster_bits))
+	if (plain && (options->bitmap_count > 0 || options->images[1] || options->cluster_bits))
 		return vd_fail(err, EINVAL,
 			       "--qemu and --info tell about the whole image: leave --diff, "
 			       "--bitmap and --cluster-bits out");
@@ -219,7 +246,9 @@ static int check(const struct options *options, struct vd_error *err)
 		return vd_fail(err, EINVAL,
 			       "the grain of --chart and --svg is their block: leave "
 			       "--cluster-bits out");
-	if (options->bitmap && options->chains[0].snapshot)
+	if (options->stopped_bitmaps && options->bitmap_count == 0)
+		return vd_fail(err, EINVAL, "--stopped-bitmaps goes with --bitmap=NAME");
+	if (options->bitmap_count > 0 && options->chains[0].snapshot)
 		return vd_fail(err, EINVAL,
 			       "a bitmap is of the current disk: leave --snapshot out");
 	return 0;
@@ -324,7 +353,7 @@ int options_parse(int argc, char **argv, struct options *options, struct vd_erro
 	options->chains[1].backing = options->chains[0].backing;
 	options->chains[1].force_share = options->chains[0].force_share;
 	options->chains[1].patience = options->chains[0].patience;
-	options->reads_top = options->form == FORM_INFO || options->bitmap;
+	options->reads_top = options->form == FORM_INFO;
 	r = check(options, err);
 	terminal_ask(&options->terminal, options->form);
 	return r < 0 ? r : 1;

@@ -12,6 +12,8 @@
 /* What is printed. */
 enum form { FORM_JSON, FORM_CLUSTERS, FORM_QEMU, FORM_TEXT, FORM_INFO, FORM_CHART, FORM_SVG };
 
+#define BITMAP_NAMES_MAX 64
+
 struct terminal {
 	bool in; /* stdout is one */
 	bool bar; /* stderr is one, and nothing is printed on it meanwhile */
@@ -29,10 +31,13 @@ struct options {
 	enum form form;
 	bool json; /* with FORM_INFO */
 	bool compare, verbose;
-	bool reads_top; /* what is asked stands in the image itself, not in its parents */
+	bool reads_top; /* if its parents cannot be opened, the image alone will do */
 	bool has_old; /* something was said about the old image */
-	const char *bitmap;
-	unsigned cluster_bits; /* 0: the disk's */
+	const char *bitmaps[BITMAP_NAMES_MAX];
+	unsigned bitmap_count;
+	bool stopped_bitmaps; /* those that do not record will do */
+	unsigned cluster_bits; /* 0: the disk's, or the bitmaps' granularity */
+	uint64_t given; /* rows of the table that were given: options.c */
 	struct terminal terminal;
 };
 

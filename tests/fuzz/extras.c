@@ -51,7 +51,7 @@ static void check_diff(const struct vd_disk *disk)
 	struct vd_diff *diff;
 	struct vd_piece piece;
 
-	CHECK(vd_diff_new(disk, disk, false, &diff) == 0);
+	CHECK(vd_diff_new(disk, disk, false, 0, &diff) == 0);
 	for (int i = 0; i < STEPS_MAX && vd_diff_next(diff, &piece) > 0; i++) {
 		CHECK(piece.start == at && piece.end > at && piece.end <= disk->size);
 		at = piece.end;

@@ -43,7 +43,7 @@ static struct told check_disks(struct vd_disk *old, struct vd_disk *new, bool co
 	char text[512] = "";
 	int r;
 
-	assert_int_equal(vd_diff_new(old, new, compare, &diff), 0);
+	assert_int_equal(vd_diff_new(old, new, compare, 0, &diff), 0);
 	do {
 		r = vd_diff_next(diff, &piece);
 		assert_in_range(r, 0, 1);
@@ -283,16 +283,17 @@ static void comparing_finds_what_differs_inside_of_a_run(void **state)
 	const uint64_t sectors = 5001;
 
 	(void)state;
-	for (unsigned bits = 9; bits <= 12; bits++) {
+	for (unsigned form = 0; form < 8; form++) { /* units of the clusters, or by request */
+		unsigned bits = 9 + form % 4, asked = form < 4 ? 0 : bits;
 		struct vd_disk *old = disk_of("Z1 R5000@1", 1, 9),
-			       *new = disk_of("Z1 R5000@1", 1, bits);
+			       *new = disk_of("Z1 R5000@1", 1, asked ? 21 : bits);
 		struct fake_source *zeros = source_of(old);
 		struct vd_piece piece;
 		struct vd_diff *diff;
 
 		new->layers[0]->source->st.st_ino = 2;
 		zeros->hole_bits = 9; /* but it is said to be dense: a walk does not see them */
-		assert_int_equal(vd_diff_new(old, new, true, &diff), 0);
+		assert_int_equal(vd_diff_new(old, new, true, asked, &diff), 0);
 		while (vd_diff_next(diff, &piece) > 0) {
 			for (uint64_t at = piece.start / VD_SECTOR; at < piece.end / VD_SECTOR;
 			     at++)
@@ -346,7 +347,7 @@ static void want_of_memory_is_told(void **state)
 		struct vd_diff *diff;
 
 		fake_layer(disks[side]->layers[0])->error = -ENOMEM;
-		assert_int_equal(vd_diff_new(disks[0], disks[1], false, &diff), 0);
+		assert_int_equal(vd_diff_new(disks[0], disks[1], false, 0, &diff), 0);
 		assert_int_equal(vd_diff_next(diff, &piece), -ENOMEM);
 		vd_diff_free(diff);
 		vd_disk_close(disks[0]);
@@ -390,7 +391,7 @@ static void check_truth(const struct vd_disk *old, const struct vd_disk *new, bo
 	struct vd_diff *diff;
 	uint64_t at = 0;
 
-	assert_int_equal(vd_diff_new(old, new, compares, &diff), 0);
+	assert_int_equal(vd_diff_new(old, new, compares, 0, &diff), 0);
 	while (vd_diff_next(diff, &piece) > 0) {
 		bool differs = false;
 
@@ -437,7 +438,7 @@ static void a_random_disk_is_equal_to_itself(void **state)
 		uint64_t at = 0;
 
 		name_files(disk, 100);
-		assert_int_equal(vd_diff_new(disk, disk, round % 2, &diff), 0);
+		assert_int_equal(vd_diff_new(disk, disk, round % 2, 0, &diff), 0);
 		while (vd_diff_next(diff, &piece) > 0) {
 			assert_true(piece.start == at);
 			for (; at < piece.end; at++)

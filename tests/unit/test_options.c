@@ -61,6 +61,35 @@ static void a_policy_that_is_not_known_leaves_the_old_one(void **state)
 	assert_non_null(strstr(err.text, "same-dir, any and none"));
 }
 
+/* A value that the last one replaced silently would be a mistake that the user does not see. */
+static void a_value_given_twice_is_refused_unless_both_count(void **state)
+{
+	static const struct {
+		const char *name, *value;
+		int again;
+	} cases[] = {
+		{ "format", "raw", -EINVAL },      { "backing", "any", -EINVAL },
+		{ "data-file", "x", -EINVAL },     { "snapshot", "x", -EINVAL },
+		{ "nbd-timeout", "7", -EINVAL },   { "force-share", NULL, 0 },
+		{ "backing-file", "x", 0 },	   { "backing-format", "raw", 0 },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct vd_chain_options options = { .format = NULL };
+		struct vd_error err = { "" };
+
+		assert_int_equal(
+			vd_chain_option_set(&options, cases[i].name, cases[i].value, &err), 0);
+		assert_int_equal(
+			vd_chain_option_set(&options, cases[i].name, cases[i].value, &err),
+			cases[i].again);
+		if (cases[i].again < 0)
+			assert_true(strstr(err.text, cases[i].name) &&
+				    strstr(err.text, "given twice"));
+	}
+}
+
 static void files_and_snapshots_are_any_text_but_the_empty(void **state)
 {
 	(void)state;
@@ -130,20 +159,6 @@ static void other_names_are_left_to_the_caller(void **state)
 	}
 }
 
-static void the_last_one_counts(void **state)
-{
-	struct vd_chain_options options = { .format = NULL };
-	struct vd_error err = { "" };
-
-	(void)state;
-	assert_int_equal(vd_chain_option_set(&options, "format", "vhd", &err), 0);
-	assert_int_equal(vd_chain_option_set(&options, "format", "raw", &err), 0);
-	assert_string_equal(options.format, "raw");
-	assert_int_equal(vd_chain_option_set(&options, "snapshot", "a", &err), 0);
-	assert_int_equal(vd_chain_option_set(&options, "snapshot", "b", &err), 0);
-	assert_string_equal(options.snapshot, "b");
-}
-
 static void lists_keep_their_order(void **state)
 {
 	struct vd_chain_options options = { .format = NULL };
@@ -183,13 +198,13 @@ int main(void)
 		cmocka_unit_test(the_image_format_is_one_that_is_read),
 		cmocka_unit_test(the_policy_is_one_of_three),
 		cmocka_unit_test(a_policy_that_is_not_known_leaves_the_old_one),
+		cmocka_unit_test(a_value_given_twice_is_refused_unless_both_count),
 		cmocka_unit_test(files_and_snapshots_are_any_text_but_the_empty),
 		cmocka_unit_test(backing_formats_are_checked_as_the_images),
 		cmocka_unit_test(a_flag_takes_no_value),
 		cmocka_unit_test(patience_is_a_number_of_seconds),
 		cmocka_unit_test(each_row_with_a_value_needs_it),
 		cmocka_unit_test(other_names_are_left_to_the_caller),
-		cmocka_unit_test(the_last_one_counts),
 		cmocka_unit_test(lists_keep_their_order),
 		cmocka_unit_test(lists_hold_a_whole_chain_and_no_more),
 	};
