@@ -42,6 +42,7 @@ cmd:xz xz-utils xz
 cmd:zstd zstd zstd
 cmd:mandoc mandoc mandoc
 cmd:mkfs.ext4 e2fsprogs e2fsprogs
+cmd:bindfs bindfs bindfs
 cmd:mkfs.vfat dosfstools dosfstools
 cmd:mkfs.xfs xfsprogs xfsprogs
 cmd:ddrescue gddrescue ddrescue

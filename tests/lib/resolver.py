@@ -737,7 +737,7 @@ def open_disk(path, format=None, backing='same-dir', backing_files=(), backing_f
     file, layers, seen = HostFile(path), [], set()
     kind = format or detect(file)
     while True:
-        identity = (file.stat.st_dev, file.stat.st_ino)
+        identity = file.path           # not its numbers: behind bindfs, two files may have the same
         if identity in seen or len(layers) == MAX_LAYERS:
             raise Refused('%s: a loop or too many layers' % file.path)
         seen.add(identity)
