@@ -49,9 +49,5 @@ case $("$top/$dir/config.status" --config 2>/dev/null || :) in
 esac
 echo "Building in $top/$dir"
 build "$dir"
-if [ ! -c /dev/fuse ]; then
-	echo "There is no /dev/fuse here: load the fuse module (modprobe fuse) or, in a container," \
-	     "pass the device in." >&2
-	exit 1
-fi
+can_mount || exit 1
 VD_BUILDDIR=$top/$dir PYTHONDONTWRITEBYTECODE=1 exec python3 "$top/bench/bench.py" "$@"

@@ -76,7 +76,7 @@ case ${1-} in
 esac
 if [ $# -eq 1 ]; then
 	usage >&2
-	exit 1
+	exit 2
 fi
 
 if [ $# -eq 0 ]; then
@@ -86,9 +86,8 @@ else
 fi
 echo "Building in $top/build"
 build build
-if [ ! -c /dev/fuse ]; then
-	echo "There is no /dev/fuse here: load the fuse module (modprobe fuse) or, in a container," \
-	     "pass the device in." >&2
+if ! can_mount; then
+	echo "The build is good. To mount, mend this first." >&2
 	exit 1
 fi
 

@@ -140,6 +140,20 @@ quietly() {
 	return 1
 }
 
+# can_mount: or say what is missing.
+can_mount() {
+	if [ ! -c /dev/fuse ]; then
+		echo "There is no /dev/fuse here. Load the fuse module (modprobe fuse) or, in a container," \
+			"pass the device in."
+	elif [ ! -r /dev/fuse ] || [ ! -w /dev/fuse ]; then
+		echo "You may not open /dev/fuse (its mode is $(stat -c %a /dev/fuse), its owner" \
+			"$(stat -c %U /dev/fuse)). As root: chmod 666 /dev/fuse, or run this as root."
+	else
+		return 0
+	fi >&2
+	return 1
+}
+
 # build DIR [CONFIGURE ARGUMENT...]: make the programs in $top/DIR. A folder that was configured
 # with other arguments is cleaned first, unless none are given: then any build will do.
 build() (

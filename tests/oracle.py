@@ -32,11 +32,11 @@ sys.path.insert(0, os.path.join(HERE, 'lib'))
 
 import random_images                                                           # noqa: E402
 import resolver                                                                # noqa: E402
-from tap import Tap                                                            # noqa: E402
+from tap import Tap, patience                                                            # noqa: E402
 
 BATCH = 25
 MOUNT_EVERY = 12
-TIME_LIMIT = 60
+TIME_LIMIT = 60 * patience()
 SECTOR = 512
 PAGE = 4096
 REPORTS = ('Sanitizer', 'runtime error:', 'Assertion', 'assertion', 'malloc()', 'free()')
@@ -415,7 +415,7 @@ def check_stat(path, disk):
     lowest = 1 if data else 0
     highest = disk.size // 512 - 1 if data < disk.size else disk.size // 512 + 1
     exact = {min(max(n, lowest), max(highest, lowest)) for n in (data // 512, -(-data // 512))}
-    end = time.monotonic() + 10
+    end = time.monotonic() + 10 * patience()
     while True:
         now = os.stat(path)
         if now.st_size != disk.size:

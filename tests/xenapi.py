@@ -21,11 +21,11 @@ import tempfile
 import oracle
 from oracle import Failure, Mount, Programs, run
 from qcow2_writer import Qcow2
-from tap import Tap
+from tap import Tap, patience
 from vhd_writer import Vhd
 
 MIB = 1 << 20
-TIME_LIMIT = 60
+TIME_LIMIT = 60 * patience()
 CONFORMANCE = (
     # what is in 16 blocks of 2 MiB, and the text
     ('3 and 3 of 16 blocks random', [0, 1, 2, 13, 14, 15], '{"virtual_size":33562624,"cluster_bits":21,"data_clusters":[[0,2],[13,15]]}'),

@@ -20,9 +20,9 @@ import subprocess
 import sys
 import time
 
-from claims import claim
+from claims import PATIENCE, claim
 
-LIMIT = 5.0            # seconds that an end may take
+LIMIT = 5.0 * PATIENCE # seconds that an end may take
 OPEN_MODES = 'none', 'open', 'reading'
 TIMEOUT = 255          # result of a look() that never came back
 

@@ -24,7 +24,7 @@ storage() { # storage [IMAGE]
 	store=$(servers)
 	[ -n "$store" ] || store=$(daemons)
 	# Whatever goes wrong: nothing that looks at the storage is to wait for ever.
-	(trap 'kill "$!"' TERM; sleep 60 & wait "$!"; kill -CONT "$store") >/dev/null 2>&1 &
+	(trap 'kill "$!"' TERM; sleep $((60 * VD_PATIENCE)) & wait "$!"; kill -CONT "$store") >/dev/null 2>&1 &
 	watchdog=$!
 }
 
@@ -58,14 +58,14 @@ waits() {
 	stop_storage
 	python_claims "$store" <<'END'
 import os, random, signal, sys, time
-from claims import claim, over, same, walk
+from claims import PATIENCE, claim, over, same, walk
 wanted = open('wanted', 'rb').read()
 fd = os.open('mnt/disk.raw', os.O_RDONLY)      # before they all wait
 
 def timed(what, call, limit=1.0):
     begun = time.monotonic()
     got = call()
-    claim('while others wait: %s is answered at once' % what, time.monotonic() - begun < limit, time.monotonic() - begun)
+    claim('while others wait: %s is answered at once' % what, time.monotonic() - begun < limit * PATIENCE, time.monotonic() - begun)
     return got
 
 def reader(at):
@@ -98,7 +98,7 @@ same('readers that wait end with the first signal', [ended.get(pid) for pid in p
 same('and no other ends with them', over(pids[8:], 0.2), {})
 os.kill(int(sys.argv[1]), signal.SIGCONT)
 same('the others get their bytes when storage comes back', list(over(pids[8:], 10).values()), [0] * 8)
-end = time.monotonic() + 10
+end = time.monotonic() + 10 * PATIENCE
 while True:     # read-ahead of those that were killed
     got = os.pread(fd, 1 << 20, 40 << 20)
     if got == wanted[40 << 20:41 << 20] or time.monotonic() > end:
@@ -116,7 +116,7 @@ map_waits() {
 	stop_storage
 	python_claims "$store" "$in" <<'END'
 import os, signal, sys, time
-from claims import claim, over, same
+from claims import PATIENCE, claim, over, same
 store, mode = int(sys.argv[1]), sys.argv[2]
 
 class Enough(Exception):
@@ -144,7 +144,7 @@ same('storage hangs: 50 wait for the map' + mode, over(pids, 0.3), {})
 begun = time.monotonic()
 os.stat('mnt/slow.raw')
 sorted(os.listdir('mnt'))
-claim('all else is answered' + mode, time.monotonic() - begun < 1)
+claim('all else is answered' + mode, time.monotonic() - begun < PATIENCE)
 for number, pid in enumerate(pids[:40]):
     os.kill(pid, [signal.SIGTERM, signal.SIGINT][number % 2])
 ended = over(pids[:40], 3)
@@ -221,7 +221,7 @@ ends_soon() { # ends_soon SIGNAL CLAIM PID
 	kill -"$1" "$3"
 	wait_for 20 is_over "$3"
 	took=$(((${EPOCHREALTIME/./} - began) / 1000))
-	if [ "$took" -le 5000 ]; then ok "$2: it ends within 5 s"; else not_ok "$2: it ends within 5 s" "$took ms"; fi
+	if [ "$took" -le $((5000 * VD_PATIENCE)) ]; then ok "$2: it ends within 5 s"; else not_ok "$2: it ends within 5 s" "$took ms"; fi
 	echo "# $took ms; $(tr '\n' ';' <log)"
 	if mounted mnt; then not_ok "$2: nothing is mounted"; else ok "$2: nothing is mounted"; fi
 	end_of "$3"

@@ -7,6 +7,22 @@
 set -u -o pipefail
 export LC_ALL=C PATH=$PATH:/usr/sbin:/sbin
 
+# Limits on time are for an idle machine. They are multiplied by this number on a busy one: the number
+# of processes that share a processor.
+patience() {
+	local load
+	read -r load _ </proc/loadavg
+	echo $((1 + ${load%.*} / $(nproc)))
+}
+export VD_PATIENCE="${VD_PATIENCE:-$(patience)}"
+
+# This is the command of that name with a longer limit.
+timeout() {
+	local words=()
+	while [[ $1 == -k ]]; do words+=(-k "$2"); shift 2; done
+	command timeout "${words[@]}" $(($1 * VD_PATIENCE)) "${@:2}"
+}
+
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd) || exit 99
 count=0 failed=0 work='' mode='' in=''
 loops=()
@@ -98,6 +114,7 @@ start() {
 	done
 	command -v fusermount3 >/dev/null || skip_all "fusermount3 is not installed"
 	[ -c /dev/fuse ] || skip_all "there is no /dev/fuse"
+	[ -r /dev/fuse ] && [ -w /dev/fuse ] || skip_all "/dev/fuse may not be opened: chmod 666 /dev/fuse"
 	local places=(build .)
 	[ -z "${VD_BUILDDIR-}" ] || places=("$VD_BUILDDIR")
 	for dir in "${places[@]}"; do
@@ -269,8 +286,8 @@ each_mode() {
 
 # --- the rest ------------------------------------------------------------------------------------
 
-wait_for() { # wait_for SECONDS COMMAND...: try it until it succeeds
-	local end=$((SECONDS + $1 + 1))
+wait_for() { # wait_for SECONDS COMMAND...: try it until it succeeds; longer on a busy machine
+	local end=$((SECONDS + $1 * VD_PATIENCE + 1))
 	shift
 	until "$@" >/dev/null 2>&1; do
 		[ "$SECONDS" -lt "$end" ] || return 1
