@@ -43,6 +43,7 @@ qemu-img bitmap --add disk.qcow2 nightly
 cp disk.qcow2 old.qcow2
 qemu-io -c 'write -q -P 3 4M 1M' disk.qcow2
 cp disk.qcow2 new.qcow2
+qemu-img convert -O raw old.qcow2 full.raw
 qemu-img convert -O vpc -o force_size=on disk.qcow2 disk.vhd
 qemu-img create -q -u -f qcow2 -b base.img -F raw top.qcow2 8M
 mkdir fresh
