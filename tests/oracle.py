@@ -39,6 +39,7 @@ MOUNT_EVERY = 12
 TIME_LIMIT = 60 * patience()
 SECTOR = 512
 PAGE = 4096
+UNREADABLE = 3                  # the exit status of vdcat when parts cannot be read
 REPORTS = ('Sanitizer', 'runtime error:', 'Assertion', 'assertion', 'malloc()', 'free()')
 
 
@@ -292,11 +293,7 @@ def check_programs(programs, image, disk, rng, folder):
     lost, wanted = lost_in_pieces(disk, chunk or SECTOR), bytearray(disk.contents())
     for lo, hi in lost:
         wanted[lo:hi] = bytes(hi - lo)
-    if lost:
-        good = status in (0, 1)
-    else:
-        good = status == 0
-    if not good or not text:
+    if status != (UNREADABLE if lost else 0) or not text:
         raise Failure('vdcat: exit status %d: %s' % (status, log.strip()[:2000]))
     size, data, eio = parse_cat(text)
     with open(out, 'rb') as file:

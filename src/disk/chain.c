@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <syslog.h>
 #include <unistd.h>
 
 #include "disk/chain.h"
@@ -109,6 +110,8 @@ static int chain_layer(struct chain *chain, struct vd_source *source, const char
 	struct vd_image_options options = {
 		.snapshot = top ? chain->options->snapshot : NULL,
 		.uuid = uuid,
+		.vhd_footer = chain->options->vhd_footer,
+		.ignore_checksums = chain->options->ignore_checksums,
 	};
 	const struct vd_format *format = format_name ? vd_format_find(format_name) : NULL;
 	struct vd_image *image;
@@ -133,6 +136,50 @@ static int chain_layer(struct chain *chain, struct vd_source *source, const char
 	return r;
 }
 
+/* The parent's format is a guess. Does the file look like another format? */
+static int guess_check(const struct vd_source *source, const struct vd_parent *parent,
+		       struct vd_error *err)
+{
+	int r = parent->unless ? parent->unless->probe(source) : 0;
+
+	if (r < 0)
+		return vd_fail(err, -r, "%s: cannot read what it is: %s", source->name, strerror(-r));
+	if (r == 0)
+		return 0;
+	return vd_fail(err, EINVAL,
+		       "%s: the image above it records no UUID for its parent, which means a %s disk, "
+		       "but this looks like a %s image: say which it is with --backing-format=%s or "
+		       "--backing-format=%s",
+		       source->name, parent->format, parent->unless->name, parent->unless->name,
+		       parent->format);
+}
+
+/* How much later the times of a parent may be: the clocks of file systems are coarse. */
+#define SLACK_SECONDS 2
+
+/*
+ * Say so if the parent is newer than the image above it knows: it may have been made anew, or
+ * written to after the image, which shows wrong data then. A parent that was only written to before
+ * the image is fine: XenServer marks a parent after it has recorded its time.
+ */
+static void say_if_newer(const struct vd_image *child, const struct vd_parent *parent,
+			 const struct vd_image *image)
+{
+	time_t written = image->source->st.st_mtim.tv_sec;
+	time_t above = child->source->st.st_mtim.tv_sec;
+	bool are_files = S_ISREG(image->source->st.st_mode) && S_ISREG(child->source->st.st_mode) &&
+			 !image->source->is_server && !child->source->is_server;
+	bool is_newer = are_files && written > parent->recorded + SLACK_SECONDS &&
+			written > above + SLACK_SECONDS;
+
+	if (parent->recorded == 0 || (!is_newer && image->made <= parent->recorded))
+		return;
+	vd_log(LOG_WARNING,
+	       "%s: the parent %s is newer than this image has recorded; if it was written to since, "
+	       "and not only copied, the disk is wrong",
+	       child->source->name, image->source->name);
+}
+
 /* Open one candidate for the parent and see whether it is the right one. */
 static int parent_try(struct chain *chain, const struct vd_parent *parent,
 		      const struct vd_open_request *request, const char *format,
@@ -143,6 +190,11 @@ static int parent_try(struct chain *chain, const struct vd_parent *parent,
 
 	if (r < 0)
 		return r;
+	r = guess_check(source, parent, err);
+	if (r < 0) {
+		vd_source_close(source);
+		return r;
+	}
 	return chain_layer(chain, source, format, "--backing-format",
 			   parent->check_uuid ? parent->uuid : NULL, out, err);
 }
@@ -210,13 +262,15 @@ static int parent_search(struct chain *chain, const struct vd_image *child,
 
 /* The recorded format of the parent of layer `index`, or the one given by hand. */
 static int parent_format(const struct chain *chain, unsigned index, const struct vd_image *child,
-			 const struct vd_parent *parent, const char **format, struct vd_error *err)
+			 struct vd_parent *parent, const char **format, struct vd_error *err)
 {
 	char shown[64];
 
 	*format = parent->format;
-	if (index < chain->options->backing_format_count)
+	if (index < chain->options->backing_format_count) {
 		*format = chain->options->backing_formats[index];
+		parent->unless = NULL; /* it is no guess any more */
+	}
 	if (!*format || vd_format_find(*format))
 		return 0;
 	vd_escape(shown, sizeof(shown), *format, strlen(*format));
@@ -261,6 +315,8 @@ static int chain_descend(struct chain *chain, struct vd_error *err)
 	} else if (r == 0) {
 		r = parent_search(chain, child, &parent, &request, format, &image, err);
 	}
+	if (r == 0)
+		say_if_newer(child, &parent, image);
 	vd_parent_clear(&parent);
 	if (r < 0)
 		return r;

@@ -20,6 +20,8 @@ struct vd_chain_options {
 	const char *data_file;
 	const char *snapshot;
 	bool force_share;
+	enum vd_vhd_footer vhd_footer;
+	bool ignore_checksums;
 	bool alone; /* only the image: what reads of the disk would need its parents */
 	struct vd_patience patience; /* with servers */
 	size_t cache_memory; /* bytes of decoded clusters; 0: the default */

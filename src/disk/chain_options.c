@@ -17,6 +17,8 @@ const struct vd_chain_option vd_chain_option_table[] = {
 	{ "backing-format", "FORMAT", "the backing file is vhd, qcow2 or raw (again, likewise)" },
 	{ "data-file", "PATH", "use this external data file" },
 	{ "snapshot", "NAME|ID", "show this internal snapshot" },
+	{ "vhd-footer", "PLACE", "of two VHD footers of different disks, believe that at the end or start" },
+	{ "ignore-checksums", NULL, "read VHD headers with a wrong checksum anyway" },
 	{ "nbd-timeout", "SECONDS", "give up a server that is silent for so long (default 60)" },
 	{ "force-share", NULL, "read the image although somebody writes to it (-U)" },
 	{ NULL, NULL, NULL },
@@ -46,6 +48,17 @@ static int take_policy(enum vd_backing *slot, const char *value, struct vd_error
 		}
 	}
 	return vd_fail(err, EINVAL, "--backing=%s: the policies are same-dir, any and none", value);
+}
+
+static int take_footer(enum vd_vhd_footer *slot, const char *value, struct vd_error *err)
+{
+	if (strcmp(value, "end") == 0)
+		*slot = VD_FOOTER_END;
+	else if (strcmp(value, "start") == 0)
+		*slot = VD_FOOTER_START;
+	else
+		return vd_fail(err, EINVAL, "--vhd-footer=%s: the places are end and start", value);
+	return 0;
 }
 
 static int take_string(const char **slot, const char *name, const char *value, struct vd_error *err)
@@ -119,6 +132,12 @@ int vd_chain_option_set(struct vd_chain_options *options, const char *name, cons
 		return take_string(&options->data_file, name, value, err);
 	if (strcmp(name, "snapshot") == 0)
 		return take_string(&options->snapshot, name, value, err);
+	if (strcmp(name, "vhd-footer") == 0)
+		return take_footer(&options->vhd_footer, value, err);
+	if (strcmp(name, "ignore-checksums") == 0) {
+		options->ignore_checksums = true;
+		return 0;
+	}
 	if (strcmp(name, "nbd-timeout") == 0)
 		return take_seconds(&options->patience.seconds, name, value, err);
 	if (strcmp(name, "force-share") == 0) {

@@ -54,6 +54,8 @@ struct vd_runs {
 #define VD_PARENT_NAMES_MAX 32
 #define VD_UUID_BYTES 16
 
+struct vd_format;
+
 /* The layer below, as the image names it. Names are owned: vd_parent_clear(). */
 struct vd_parent {
 	char *names[VD_PARENT_NAMES_MAX]; /* to be tried in this order; '/' separates */
@@ -61,6 +63,9 @@ struct vd_parent {
 	const char *format; /* as recorded, maybe unknown to us, or NULL; not owned */
 	bool check_uuid; /* the right parent has this uuid */
 	uint8_t uuid[VD_UUID_BYTES];
+	/* `format` is a guess: refuse a file that looks like this one instead. NULL: it is none. */
+	const struct vd_format *unless;
+	time_t recorded; /* the parent's time, as the image has recorded it; 0: it has not */
 };
 
 /* How qemu-img map tells a hole of the file that lies under RAW bytes. */
@@ -70,7 +75,6 @@ enum vd_host_hole {
 	VD_HOLE_IS_HOLE,
 };
 
-struct vd_format;
 
 /* One open layer. `state` belongs to the driver, all else is set by vd_image_open() and open(). */
 struct vd_image {
@@ -86,6 +90,7 @@ struct vd_image {
 	uint8_t uuid[VD_UUID_BYTES]; /* all zero when the format has none */
 	struct timespec date; /* of the internal snapshot that this is; 0: of none, or not known */
 	uint64_t snapshot; /* tells the internal snapshots of a file apart; 0: this is none */
+	time_t made; /* when the image says that it was made; 0: it does not say */
 	void *state;
 	struct vd_log_once *corrupt; /* what has been logged of corrupt places */
 	struct vd_log_once *changed; /* and of changes of the files; NULL: of none */
@@ -100,11 +105,16 @@ static inline struct vd_log_once *vd_image_log(const struct vd_image *image)
 	return is_lost ? NULL : image->corrupt;
 }
 
+/* Which of two valid footers of a VHD to believe if they belong to different disks. */
+enum vd_vhd_footer { VD_FOOTER_ASK, VD_FOOTER_END, VD_FOOTER_START };
+
 /* How the caller wants an image opened. */
 struct vd_image_options {
 	const char *snapshot; /* NAME or ID of an internal snapshot, or NULL: the active disk */
 	bool again; /* the file is open as another image, which has given all warnings */
 	const uint8_t *uuid; /* the one that it must have, unless it is raw; or NULL */
+	enum vd_vhd_footer vhd_footer;
+	bool ignore_checksums; /* read headers with a wrong checksum, and log that */
 };
 
 /*
@@ -271,8 +281,9 @@ int vd_parent_add(struct vd_parent *parent, const char *name);
 const struct vd_format *vd_format_find(const char *name);
 
 /*
- * Find the format of a source by its magic. raw is never the answer. A foreign format is refused
- * by its name, a file that looks like two formats is refused because it is an attack. `option` is
+ * Find the format of a source by its magic. raw is never the answer. A file of no format of ours is
+ * refused with what it is, if that is known: a guest may write any magic into the first sector of a
+ * fixed VHD. A file that looks like two formats is refused because it is an attack. `option` is
  * the one that names the format by hand, for the message: "--format" or "--backing-format".
  */
 int vd_format_probe(const struct vd_source *source, const char *option,

@@ -26,13 +26,13 @@
 
 static int qcow2_probe(const struct vd_source *source)
 {
-	char magic[4];
+	uint8_t head[8] = { 0 }; /* magic and version; version 1 is another format */
 	int r;
 
-	if (source->size < sizeof(magic))
+	if (source->size < 4)
 		return 0;
-	r = vd_source_read(source, magic, sizeof(magic), 0);
-	return r < 0 ? r : memcmp(magic, QCOW2_MAGIC, sizeof(magic)) == 0;
+	r = vd_source_read(source, head, (size_t)vd_min(source->size, sizeof(head)), 0);
+	return r < 0 ? r : memcmp(head, QCOW2_MAGIC, 4) == 0 && get_be32(head + 4) != 1;
 }
 
 static int qcow2_parent(const struct vd_image *image, struct vd_parent *parent,
@@ -305,7 +305,7 @@ static const char *l2_fault(const struct position *l1, uint64_t index)
 	if (!vd_inside(host, q->cluster_bytes, l1->image->source->size))
 		return "the L2 table ends past the end of the file";
 	if (q->l1_alias && q->l1_alias[index / 8] >> index % 8 & 1)
-		return "the L2 table belongs to an earlier L1 entry";
+		return "another L1 entry has the same L2 table";
 	return NULL;
 }
 
@@ -349,13 +349,13 @@ static int unit_decode(const struct vd_image *image, const struct vd_run *run, v
 {
 	const struct qcow2 *q = image->state;
 	size_t bytes = input_bytes(run);
+	/* A file may end before the last sector does: the codec gets no more than there is. */
 	size_t here = (size_t)vd_min(bytes, run->from->size - run->where);
-	uint8_t *in = vd_scratch_input(scratch, bytes);
+	uint8_t *in = vd_scratch_input(scratch, here);
 	int r;
 
 	if (!in)
 		return -ENOMEM;
-	memset(in + here, 0, bytes - here); /* a file may end inside the last sector */
 	r = vd_source_read(run->from, in, here, run->where);
 	if (r < 0) {
 		vd_log_once(image->corrupt, run->where,
@@ -366,14 +366,15 @@ static int unit_decode(const struct vd_image *image, const struct vd_run *run, v
 				      : strerror(-r));
 		return r;
 	}
-	r = q->zstd ? vd_unzstd(scratch, in, bytes, unit, (size_t)run->length)
-		    : vd_inflate(scratch, in, bytes, unit, (size_t)run->length);
+	r = q->zstd ? vd_unzstd(scratch, in, here, unit, (size_t)run->length)
+		    : vd_inflate(scratch, in, here, unit, (size_t)run->length);
 	if (r == -EIO)
 		vd_log_once(image->corrupt, run->where,
 			    "%s: the compressed cluster at byte 0x%" PRIx64
 			    " of the file (disk offset %" PRIu64
-			    ") cannot be decompressed to %" PRIu64 " bytes; it reads as an error",
-			    image->source->name, run->where, run->start, run->length);
+			    ") cannot be decompressed to %" PRIu64 " bytes%s; it reads as an error",
+			    image->source->name, run->where, run->start, run->length,
+			    here < bytes ? " (the file ends inside it)" : "");
 	return r;
 }
 

@@ -30,7 +30,7 @@ struct qcow2 {
 	uint64_t bitmap_bytes; /* of the bitmaps extension; 0: there is none. Not checked either */
 	uint32_t bitmap_count;
 	uint64_t bitmap_host, bitmap_directory_bytes; /* of their directory */
-	uint8_t *l1_alias; /* a bit per L1 entry: its table belongs to an earlier one; or NULL */
+	uint8_t *l1_alias; /* a bit per L1 entry: another one has its table; or NULL */
 	char *backing_name, *backing_format, *data_name; /* or NULL */
 };
 

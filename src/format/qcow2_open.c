@@ -398,11 +398,13 @@ static int l1_check(struct vd_image *image, const char *which, struct vd_error *
 /* Looking for L1 entries that share an L2 table. */
 struct l1_search {
 	struct vd_image *image;
+	enum { L1_ORDER, L1_ADD, L1_MARK } step; /* in order? collect; mark the shared ones */
 	uint64_t last; /* host, of the last table so far */
-	struct vd_overlap set; /* tables so far; without slots: are they in order? */
+	struct vd_overlap set;
+	bool shared; /* a table was added twice */
 };
 
-/* Look at `count` entries from number `first` on. 0; 1: they are not in order; -ENOMEM. */
+/* Look at `count` entries from number `first` on. 0; 1: they are not in order. */
 static int l1_search_page(struct l1_search *search, const uint8_t *entries, uint32_t first,
 			  uint32_t count)
 {
@@ -416,16 +418,13 @@ static int l1_search_page(struct l1_search *search, const uint8_t *entries, uint
 		if (host == 0 || host % q->cluster_bytes != 0 ||
 		    !vd_inside(host, q->cluster_bytes, image->source->size))
 			continue;
-		if (!search->set.slots && host <= search->last)
+		if (search->step == L1_ORDER && host <= search->last)
 			return 1;
 		search->last = host;
-		if (!search->set.slots || !vd_overlap_add(&search->set, host))
-			continue;
-		if (!q->l1_alias)
-			q->l1_alias = calloc(1, q->l1_size / 8 + 1);
-		if (!q->l1_alias)
-			return -ENOMEM;
-		q->l1_alias[(first + i) / 8] |= (uint8_t)(1 << (first + i) % 8);
+		if (search->step == L1_ADD)
+			search->shared |= vd_overlap_add(&search->set, host);
+		else if (search->step == L1_MARK && vd_overlap_is_shared(&search->set, host))
+			q->l1_alias[(first + i) / 8] |= (uint8_t)(1 << (first + i) % 8);
 	}
 	return 0;
 }
@@ -453,24 +452,39 @@ static int l1_search(struct l1_search *search)
 	return r;
 }
 
+/* The tables are not in order: collect them and mark all entries whose table has another one. */
+static int l1_search_shared(struct l1_search *search)
+{
+	struct qcow2 *q = search->image->state;
+	int r = vd_overlap_init(&search->set, q->cluster_bytes, q->l1_size);
+
+	search->step = L1_ADD;
+	if (r == 0)
+		r = l1_search(search);
+	if (r == 0 && search->shared) {
+		q->l1_alias = calloc(1, q->l1_size / 8 + 1);
+		search->step = L1_MARK;
+		r = q->l1_alias ? l1_search(search) : -ENOMEM;
+	}
+	vd_overlap_free(&search->set);
+	return r;
+}
+
 /*
  * Find L1 entries that share an L2 table. A valid image has none; a hostile one could have four
- * million, so that walking the disk would read the same table for hours. Done here, not when such
- * an entry is met, so that the answer does not depend on what was read before. Where the tables lie
- * in order, none is shared.
+ * million, so that walking the disk would read the same table for hours. All of them read as errors,
+ * because nothing says whose table it is. Done here, not when such an entry is met, so that the
+ * answer does not depend on what was read before. Where the tables lie in order, none is shared.
  */
 static int l1_scan(struct vd_image *image, struct vd_error *err)
 {
-	const struct qcow2 *q = image->state;
 	struct l1_search search = { .image = image };
 	int r = l1_search(&search);
 
-	if (r > 0) {
-		if (vd_overlap_init(&search.set, q->cluster_bytes, q->l1_size) < 0)
-			return vd_fail(err, ENOMEM, "out of memory");
-		r = l1_search(&search);
-		vd_overlap_free(&search.set);
-	}
+	if (r > 0)
+		r = l1_search_shared(&search);
+	if (r == -ENOMEM)
+		return vd_fail(err, ENOMEM, "out of memory");
 	if (r < 0)
 		return vd_fail(err, -r, "%s: cannot read the QCOW2 L1 table: %s",
 			       image->source->name, strerror(-r));

@@ -21,22 +21,39 @@ static const struct vd_format *const formats[] = {
 
 #define FORMATS (sizeof(formats) / sizeof(formats[0]))
 
+/* What vdifs does not read: disk images, and files that have an image inside. */
 static const struct {
 	uint64_t host;
 	const char *magic;
 	uint8_t bytes;
 	const char *name;
+	const char *advice; /* only what is right for every such file; NULL: none is */
 } foreign[] = {
-	{ 0, "QFI\xfb\0\0\0\1", 8, "QCOW version 1" },
-	{ 0, "vhdxfile", 8, "VHDX" },
-	{ 0, "KDMV", 4, "VMDK" },
-	{ 0, "COWD", 4, "VMDK" },
-	{ 0, "# Disk Descriptor", 17, "VMDK" },
-	{ 0x40, "\x7f\x10\xda\xbe", 4, "VDI" },
-	{ 0, "QED\0", 4, "QED" },
-	{ 0, "LUKS\xba\xbe", 6, "LUKS" },
-	{ 0, "WithoutFreeSpace", 16, "Parallels" },
-	{ 0, "WithouFreSpacExt", 16, "Parallels" },
+	{ 0, "QFI\xfb\0\0\0\1", 8, "QCOW version 1 image", NULL },
+	{ 0, "vhdxfile", 8, "VHDX image", NULL },
+	{ 0, "KDMV", 4, "VMDK image", NULL },
+	{ 0, "COWD", 4, "VMDK image", NULL },
+	{ 0, "# Disk Descriptor", 17, "VMDK descriptor", NULL },
+	{ 0x40, "\x7f\x10\xda\xbe", 4, "VDI image", NULL },
+	{ 0, "QED\0", 4, "QED image", NULL },
+	{ 0, "LUKS\xba\xbe", 6, "LUKS volume", "--format=raw shows it as it is, still encrypted" },
+	{ 0, "WithoutFreeSpace", 16, "Parallels image", NULL },
+	{ 0, "WithouFreSpacExt", 16, "Parallels image", NULL },
+	{ 0, "\x1f\x8b\x08", 3, "file compressed with gzip",
+	  "unpack it, or serve it with nbdkit --filter=gzip" },
+	{ 0, "\xfd" "7zXZ\0", 6, "file compressed with xz",
+	  "unpack it, or serve it with nbdkit --filter=xz" },
+	{ 0, "LZIP", 4, "file compressed with lzip",
+	  "unpack it, or serve it with --filter=lzip of a recent nbdkit" },
+	{ 0, "BZh", 3, "file compressed with bzip2",
+	  "unpack it, or serve it with --filter=bzip2 of a recent nbdkit" },
+	{ 0, "\x28\xb5\x2f\xfd", 4, "file compressed with zstd", "unpack it" },
+	{ 0, "\x04\x22\x4d\x18", 4, "file compressed with lz4", "unpack it" },
+	{ 0, "\x02\x21\x4c\x18", 4, "file compressed with lz4", "unpack it" },
+	{ 0, "PK\3\4", 4, "zip archive", "unpack it" },
+	{ 0, "7z\xbc\xaf\x27\x1c", 6, "7-Zip archive", "unpack it" },
+	{ 257, "ustar", 5, "tar archive, as an OVA is one",
+	  "unpack it, or serve the image in it with nbdkit --filter=tar tar-entry=NAME" },
 };
 
 const struct vd_format *vd_format_find(const char *name)
@@ -50,12 +67,19 @@ const struct vd_format *vd_format_find(const char *name)
 	return NULL;
 }
 
-/* Which of the foreign formats it is; *name is NULL: none. */
-static int foreign_find(const struct vd_source *source, const char **name)
+/* What cannot be read might be what tells: no other sign may decide instead. */
+static int fail_unreadable(const struct vd_source *source, int r, struct vd_error *err)
+{
+	return vd_fail(err, -r, "%s: cannot read what it is: %s", source->name, strerror(-r));
+}
+
+/* Refuse a file of no format of ours and say what it is, as far as that is known. */
+static int fail_foreign(const struct vd_source *source, const char *option, struct vd_error *err)
 {
 	char head[17];
 
-	*name = NULL;
+	if (source->size == 0)
+		return vd_fail(err, EINVAL, "%s: the file is empty", source->name);
 	for (size_t i = 0; i < sizeof(foreign) / sizeof(foreign[0]); i++) {
 		int r;
 
@@ -63,35 +87,24 @@ static int foreign_find(const struct vd_source *source, const char **name)
 			continue;
 		r = vd_source_read(source, head, foreign[i].bytes, foreign[i].host);
 		if (r < 0)
-			return r;
-		if (memcmp(head, foreign[i].magic, foreign[i].bytes) == 0) {
-			*name = foreign[i].name;
-			return 0;
-		}
+			return fail_unreadable(source, r, err);
+		if (memcmp(head, foreign[i].magic, foreign[i].bytes) == 0)
+			return vd_fail(err, ENOTSUP, "%s: this is a %s, which vdifs does not read%s%s",
+				       source->name, foreign[i].name, foreign[i].advice ? "; " : "",
+				       foreign[i].advice ? foreign[i].advice : "");
 	}
-	return 0;
-}
-
-/* What cannot be read might be what tells: no other sign may decide instead. */
-static int fail_unreadable(const struct vd_source *source, int r, struct vd_error *err)
-{
-	return vd_fail(err, -r, "%s: cannot read what it is: %s", source->name, strerror(-r));
+	return vd_fail(err, EINVAL,
+		       "%s: neither a QCOW2 nor a VHD image (no magic found); a raw disk needs "
+		       "%s=raw",
+		       source->name, option);
 }
 
 int vd_format_probe(const struct vd_source *source, const char *option,
 		    const struct vd_format **out, struct vd_error *err)
 {
 	const struct vd_format *found = NULL;
-	const char *name;
-	int r = foreign_find(source, &name);
+	int r;
 
-	if (r < 0)
-		return fail_unreadable(source, r, err);
-	if (name)
-		return vd_fail(err, ENOTSUP,
-			       "%s: this is a %s image, which vdifs does not read; convert it "
-			       "with qemu-img convert",
-			       source->name, name);
 	for (size_t i = 0; i < FORMATS; i++) {
 		r = formats[i]->probe(source);
 		if (r < 0)
@@ -108,10 +121,7 @@ int vd_format_probe(const struct vd_source *source, const char *option,
 		found = formats[i];
 	}
 	if (!found)
-		return vd_fail(err, EINVAL,
-			       "%s: neither a QCOW2 nor a VHD image (no magic found); a raw disk "
-			       "needs %s=raw",
-			       source->name, option);
+		return fail_foreign(source, option, err);
 	*out = found;
 	return 0;
 }

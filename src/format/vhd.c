@@ -18,12 +18,14 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <syslog.h>
 
 #include "base/bytes.h"
 #include "format/format.h"
+#include "format/vhd_batmap.h"
 #include "format/vhd_footer.h"
 #include "format/vhd_names.h"
-#include "support/overlap.h"
+#include "support/collisions.h"
 
 /* Offsets in the dynamic disk header ("Dynamic Disk Header Format"). */
 enum {
@@ -33,14 +35,19 @@ enum {
 	HEADER_BLOCK_SIZE = 32,
 	HEADER_CHECKSUM = 36,
 	HEADER_PARENT_UUID = 40,
+	HEADER_PARENT_TIME = 56,
 	HEADER_BYTES = 1024,
 };
 
+/* Seconds from 1970 to 2000, where VHD begins to count. */
+#define VHD_EPOCH ((time_t)946684800)
+
 #define BAT_ABSENT UINT32_MAX
 enum { BAT_PAGE_BITS = 16, BITMAP_PAGE_BITS_MAX = 12, FIXED_CLUSTER_BITS = 16 };
-/* 2040 GiB, the format's limit for images with a BAT; it also bounds the work of a hostile one. */
-#define DYNAMIC_SIZE_MAX ((uint64_t)0xff000000 * VD_SECTOR)
-/* What the largest disk has in blocks of 512 KiB. It bounds the memory of the search for overlaps. */
+/*
+ * 2 TiB in blocks of 512 KiB, or 8 TiB in the usual ones of 2 MiB. It bounds the memory of the search
+ * for overlaps. The format's own limit of 2040 GiB is none: VirtualBox and blktap write larger ones.
+ */
 #define BLOCKS_MAX ((uint64_t)4 << 20)
 
 struct vhd {
@@ -54,7 +61,9 @@ struct vhd {
 	uint64_t block_bytes;
 	uint64_t bitmap_bytes; /* of one block's bitmap, whole sectors */
 	unsigned bitmap_page_bits; /* bitmaps lie far apart: pages no larger than one */
-	uint8_t *overlaps; /* a bit per block: it lies on an earlier one; or NULL */
+	uint8_t *overlaps; /* a bit per block: it shares bytes with another one; or NULL */
+	bool header_is_suspect; /* its checksum is wrong, and the user insists */
+	uint8_t *full; /* the batmap: a bit per block, the most significant first; or NULL */
 	uint8_t header[HEADER_BYTES];
 };
 
@@ -88,16 +97,19 @@ static int footer_check(struct vd_image *image, const uint8_t *footer, struct vd
 			       "%s: VHD current_size is %" PRIu64 " bytes, more than a file can "
 			       "have",
 			       name, image->size);
-	if (vhd->type != TYPE_FIXED && image->size > DYNAMIC_SIZE_MAX)
-		return vd_fail(err, EFBIG,
-			       "%s: VHD current_size is %" PRIu64 " bytes; the format's limit is "
-			       "%" PRIu64 " (2040 GiB)",
-			       name, image->size, DYNAMIC_SIZE_MAX);
+	if (vhd->type != TYPE_FIXED && memcmp(footer + FOOTER_CREATOR, "tap", 4) == 0 &&
+	    get_be32(footer + FOOTER_CREATOR_VERSION) == TAP_VERSION(0, 1))
+		return vd_fail(err, ENOTSUP,
+			       "%s: this VHD was written by XenServer \"tap\" 0.1, whose sector "
+			       "bitmaps have another order of bits; vdifs does not read it",
+			       name);
+	if (get_be32(footer + FOOTER_TIMESTAMP) != 0)
+		image->made = VHD_EPOCH + (time_t)get_be32(footer + FOOTER_TIMESTAMP);
 	return 0;
 }
 
 /* Read the dynamic header and check what it holds by itself. */
-static int header_read(struct vd_image *image, uint64_t host, struct vd_error *err)
+static int header_read(struct vd_image *image, uint64_t host, bool ignore_sum, struct vd_error *err)
 {
 	const char *name = image->source->name;
 	struct vhd *vhd = image->state;
@@ -105,7 +117,7 @@ static int header_read(struct vd_image *image, uint64_t host, struct vd_error *e
 	uint32_t stored, computed, block;
 	int r;
 
-	if (!vd_inside(host, HEADER_BYTES, image->source->size))
+	if (!vd_inside(host, HEADER_BYTES, vhd->data_end))
 		return vd_fail(err, EINVAL,
 			       "%s: VHD data_offset is 0x%" PRIx64 ": the dynamic header would "
 			       "end past the end of the file; the image is damaged or cut short",
@@ -121,11 +133,13 @@ static int header_read(struct vd_image *image, uint64_t host, struct vd_error *e
 			       name, host);
 	stored = get_be32(header + HEADER_CHECKSUM);
 	computed = vhd_checksum(header, HEADER_BYTES, HEADER_CHECKSUM);
-	if (stored != computed)
+	if (stored != computed && !ignore_sum)
 		return vd_fail(err, EINVAL,
 			       "%s: VHD dynamic header has a wrong checksum (0x%08" PRIx32
-			       ", the bytes give 0x%08" PRIx32 "); the image is damaged",
+			       ", the bytes give 0x%08" PRIx32
+			       "); the image is damaged; --ignore-checksums reads it anyway",
 			       name, stored, computed);
+	vhd->header_is_suspect = stored != computed;
 	if (get_be32(header + HEADER_VERSION) >> 16 != 1)
 		return vd_fail(err, ENOTSUP,
 			       "%s: VHD dynamic header version is 0x%08" PRIx32
@@ -165,7 +179,7 @@ static int table_check(struct vd_image *image, struct vd_error *err)
 			       "%s: the VHD has %" PRIu64 " blocks of %" PRIu64
 			       " bytes; the limit is %" PRIu64,
 			       name, need, vhd->block_bytes, BLOCKS_MAX);
-	if (!vd_inside(vhd->table_host, vhd->table_bytes, image->source->size))
+	if (!vd_inside(vhd->table_host, vhd->table_bytes, vhd->data_end))
 		return vd_fail(err, EINVAL,
 			       "%s: VHD table_offset is 0x%" PRIx64 " with %" PRIu32
 			       " entries: the BAT would end past the end of the file; the image is "
@@ -180,34 +194,17 @@ static int table_check(struct vd_image *image, struct vd_error *err)
 	return 0;
 }
 
-/*
- * XenServer's batmap follows the BAT. It only repeats what the bitmaps say, so that it is not used,
- * but its key hash tells that the blocks are encrypted (blktap's include/libvhd.h).
- */
-static int batmap_check(struct vd_image *image, const uint8_t *footer, struct vd_error *err)
+static int batmap_read(struct vd_image *image, const uint8_t *footer, struct vd_error *err)
 {
-	enum { KEYHASH = 29, BATMAP_BYTES = 30 };
-	const struct vhd *vhd = image->state;
-	uint64_t host = vhd->table_host + vd_div_up(vhd->table_bytes, VD_SECTOR) * VD_SECTOR;
-	uint8_t batmap[BATMAP_BYTES];
-	int r;
+	struct vhd *vhd = image->state;
+	struct vhd_batmap_place place = {
+		.footer = footer,
+		.host = vhd->table_host + vd_div_up(vhd->table_bytes, VD_SECTOR) * VD_SECTOR,
+		.data_end = vhd->data_end,
+		.blocks = vd_div_up(image->size, vhd->block_bytes),
+	};
 
-	if (memcmp(footer + FOOTER_CREATOR, "tap", 4) != 0 ||
-	    get_be32(footer + FOOTER_CREATOR_VERSION) < TAP_VERSION(1, 1) ||
-	    !vd_inside(host, BATMAP_BYTES, image->source->size))
-		return 0;
-	r = vd_source_read(image->source, batmap, BATMAP_BYTES, host);
-	if (r < 0)
-		return vd_fail(err, -r,
-			       "%s: cannot read the VHD batmap, which says whether the disk is "
-			       "encrypted: %s",
-			       image->source->name, strerror(-r));
-	if (memcmp(batmap, "tdbatmap", 8) == 0 && batmap[KEYHASH] == 1)
-		return vd_fail(err, ENOTSUP,
-			       "%s: this VHD is encrypted (tdbatmap key hash is set); vdifs has no "
-			       "key",
-			       image->source->name);
-	return 0;
+	return vhd_batmap_read(image->source, &place, &vhd->full, err);
 }
 
 /* Why no block can be at `host`, or NULL. */
@@ -228,19 +225,19 @@ static const char *place_fault(const struct vd_image *image, uint64_t host)
 	return NULL;
 }
 
-/* Looking for blocks that lie on others. */
+/* Looking for blocks that share bytes. */
 struct bat_search {
 	struct vd_image *image;
 	uint64_t blocks;
 	uint64_t end; /* of the last block so far */
-	struct vd_overlap set; /* blocks so far; without slots: are they in order? */
+	struct vd_collisions set; /* without blocks: are they in order? */
 };
 
-/* Look at `count` entries from number `first` on. 0; 1: they are not in order; -ENOMEM. */
+/* Look at `count` entries from number `first` on. 0; 1: they are not in order. */
 static int bat_search_page(struct bat_search *search, const uint8_t *entries, uint64_t first,
 			   uint64_t count)
 {
-	struct vhd *vhd = search->image->state;
+	const struct vhd *vhd = search->image->state;
 
 	for (uint64_t i = 0; i < count; i++) {
 		uint32_t entry = get_be32(entries + i * 4);
@@ -249,16 +246,11 @@ static int bat_search_page(struct bat_search *search, const uint8_t *entries, ui
 		/* An entry that is wrong by itself takes no place from others. */
 		if (entry == BAT_ABSENT || place_fault(search->image, host))
 			continue;
-		if (!search->set.slots && host < search->end)
+		if (search->set.blocks)
+			vd_collisions_add(&search->set, entry, (uint32_t)(first + i));
+		else if (host < search->end)
 			return 1;
 		search->end = host + vhd->bitmap_bytes + vhd->block_bytes;
-		if (!search->set.slots || !vd_overlap_add(&search->set, host))
-			continue;
-		if (!vhd->overlaps)
-			vhd->overlaps = calloc(1, (size_t)(search->blocks / 8 + 1));
-		if (!vhd->overlaps)
-			return -ENOMEM;
-		vhd->overlaps[(first + i) / 8] |= (uint8_t)(1 << (first + i) % 8);
 	}
 	return 0;
 }
@@ -285,38 +277,87 @@ static int bat_search(struct bat_search *search)
 	return r;
 }
 
+/* Collect all blocks and mark those that share bytes with another one. */
+static int bat_search_overlaps(struct bat_search *search)
+{
+	struct vhd *vhd = search->image->state;
+	uint64_t sectors = (vhd->bitmap_bytes + vhd->block_bytes) / VD_SECTOR;
+	int r = vd_collisions_init(&search->set, (size_t)search->blocks);
+
+	if (r == 0)
+		r = bat_search(search);
+	if (r == 0) {
+		vhd->overlaps = calloc(1, (size_t)(search->blocks / 8 + 1));
+		r = vhd->overlaps ? 0 : -ENOMEM;
+	}
+	if (r == 0 && vd_collisions_find(&search->set, sectors, vhd->overlaps) < 0)
+		r = -ENOMEM;
+	vd_collisions_free(&search->set);
+	return r;
+}
+
 /*
- * Find blocks that lie on an earlier block: what one of the two shows is not its own. Done here, so
- * that the answer does not depend on what was read before. Mostly the blocks are in order, which is
- * seen at a third of the cost.
+ * Find blocks that lie on other blocks. None of them is believed: the data of one may be the sector
+ * bitmap of the other. Done here, so that the answer does not depend on what was read before.
+ * Mostly the blocks are in order, which is seen at a third of the cost.
  */
 static int bat_scan(struct vd_image *image, struct vd_error *err)
 {
-	struct vhd *vhd = image->state;
+	const struct vhd *vhd = image->state;
 	struct bat_search search = {
 		.image = image,
 		.blocks = vd_div_up(image->size, vhd->block_bytes),
 	};
 	int r = bat_search(&search);
 
-	if (r > 0) {
-		if (vd_overlap_init(&search.set, vhd->bitmap_bytes + vhd->block_bytes,
-				    search.blocks) < 0)
-			return vd_fail(err, ENOMEM, "out of memory");
-		r = bat_search(&search);
-		vd_overlap_free(&search.set);
-	}
+	if (r > 0)
+		r = bat_search_overlaps(&search);
+	if (r == -ENOMEM)
+		return vd_fail(err, ENOMEM, "out of memory");
 	if (r < 0)
 		return vd_fail(err, -r, "%s: cannot read the VHD BAT: %s", image->source->name,
 			       strerror(-r));
 	return 0;
 }
 
+/* What the user should know of the headers, now that the image is the one that is wanted. */
+static void headers_log(const struct vd_image *image, const struct vhd_footer *footer)
+{
+	const struct vhd *vhd = image->state;
+
+	if (footer->end_is_lost)
+		vd_log(LOG_WARNING,
+		       "%s: no valid VHD footer at the end of the file, which is missing or damaged; "
+		       "the copy at byte 0 is used",
+		       image->source->name);
+	if (footer->sum_is_wrong || vhd->header_is_suspect)
+		vd_log(LOG_WARNING,
+		       "%s: the VHD %s a wrong checksum, which is ignored; the disk may be wrong",
+		       image->source->name,
+		       !footer->sum_is_wrong	? "dynamic header has" :
+		       vhd->header_is_suspect ? "footer and dynamic header have" :
+						"footer has");
+}
+
+/* The header, the tables and the blocks of an image that is not fixed. */
+static int dynamic_open(struct vd_image *image, const struct vhd_footer *footer,
+			const struct vd_image_options *options, struct vd_error *err)
+{
+	int r = header_read(image, get_be64(footer->bytes + FOOTER_DATA_OFFSET),
+			    options->ignore_checksums, err);
+
+	if (r == 0)
+		r = table_check(image, err);
+	if (r == 0)
+		r = batmap_read(image, footer->bytes, err);
+	return r < 0 ? r : bat_scan(image, err);
+}
+
 static int vhd_open(struct vd_image *image, const struct vd_image_options *options,
 		    struct vd_error *err)
 {
-	uint8_t footer[FOOTER_BYTES];
 	struct vhd *vhd = calloc(1, sizeof(*vhd));
+	struct vhd_footer footer;
 	int r;
 
 	image->state = vhd;
@@ -326,9 +367,11 @@ static int vhd_open(struct vd_image *image, const struct vd_image_options *optio
 		return vd_fail(err, EINVAL,
 			       "%s: a VHD image has no internal snapshots; leave --snapshot out",
 			       image->source->name);
-	r = vhd_footer_find(image->source, footer, &vhd->data_end, err);
-	if (r == 0)
-		r = footer_check(image, footer, err);
+	r = vhd_footer_find(image->source, options, &footer, err);
+	if (r < 0)
+		return r;
+	vhd->data_end = footer.data_end;
+	r = footer_check(image, footer.bytes, err);
 	if (r == 0)
 		r = vd_image_check_uuid(image, options, err);
 	if (r < 0)
@@ -336,15 +379,12 @@ static int vhd_open(struct vd_image *image, const struct vd_image_options *optio
 	if (vhd->type == TYPE_FIXED) {
 		image->cluster_bits = FIXED_CLUSTER_BITS;
 		image->has_no_clusters = true;
-		return 0;
+	} else {
+		r = dynamic_open(image, &footer, options, err);
 	}
-	r = header_read(image, get_be64(footer + FOOTER_DATA_OFFSET), err);
-	if (r < 0)
-		return r;
-	r = table_check(image, err);
 	if (r == 0)
-		r = batmap_check(image, footer, err);
-	return r < 0 ? r : bat_scan(image, err);
+		headers_log(image, &footer);
+	return r;
 }
 
 static int vhd_parent(const struct vd_image *image, struct vd_parent *parent, struct vd_error *err)
@@ -357,8 +397,12 @@ static int vhd_parent(const struct vd_image *image, struct vd_parent *parent, st
 		return 0;
 	memcpy(parent->uuid, vhd->header + HEADER_PARENT_UUID, VD_UUID_BYTES);
 	parent->check_uuid = memcmp(parent->uuid, no_uuid, VD_UUID_BYTES) != 0;
+	/* No UUID means a raw disk to XenServer, but QEMU once made VHDs without a UUID. */
 	parent->format = parent->check_uuid ? "vhd" : "raw";
-	r = vhd_names_collect(image->source, vhd->header, parent);
+	parent->unless = parent->check_uuid ? NULL : &vd_format_vhd;
+	if (get_be32(vhd->header + HEADER_PARENT_TIME) != 0)
+		parent->recorded = VHD_EPOCH + (time_t)get_be32(vhd->header + HEADER_PARENT_TIME);
+	r = vhd_names_collect(image->source, vhd->header, vhd->data_end, parent);
 	if (r < 0)
 		return vd_fail(err, -r, "%s: cannot read the names of its parent: %s",
 			       image->source->name, strerror(-r));
@@ -420,15 +464,33 @@ static const char *block_fault(const struct vd_image *image, uint64_t block, uin
 	const char *fault = place_fault(image, host);
 
 	if (!fault && vhd->overlaps && vhd->overlaps[block / 8] >> block % 8 & 1)
-		return "the block lies on an earlier one";
+		return "the block lies on another one";
 	return fault;
 }
 
-/* Sectors that are here: raw, but zeros where the file ends early. */
-static bool sectors_add(const struct vd_image *image, uint64_t virt, uint64_t length, uint64_t host,
-			struct vd_runs *runs)
+/* Log that the end of the file cuts the block whose data begins at data_host. */
+static void log_cut(const struct vd_image *image, uint64_t block, uint64_t data_host)
 {
 	const struct vhd *vhd = image->state;
+	uint64_t start = block * vhd->block_bytes;
+	uint64_t end = vd_min(start + vhd->block_bytes, image->size);
+
+	vd_log_once(vd_image_log(image), block,
+		    "%s: the file ends inside VHD block %" PRIu64
+		    ": what is missing between byte %" PRIu64 " and byte %" PRIu64
+		    " of the disk reads as an error",
+		    image->source->name, block, start + (vhd->data_end - data_host), end);
+}
+
+/*
+ * Sectors that are here: raw. What the end of the file cuts off cannot be read: a VHD ends with its
+ * footer, so that a block without its end is a damaged one.
+ */
+static bool sectors_add(const struct vd_image *image, uint64_t virt, uint64_t length,
+			uint64_t data_host, struct vd_runs *runs)
+{
+	const struct vhd *vhd = image->state;
+	uint64_t block = virt / vhd->block_bytes, host = data_host + virt % vhd->block_bytes;
 	uint64_t here = host < vhd->data_end ? vd_min(length, vhd->data_end - host) : 0;
 	struct vd_run raw = {
 		.start = virt,
@@ -437,18 +499,15 @@ static bool sectors_add(const struct vd_image *image, uint64_t virt, uint64_t le
 		.from = image->source,
 		.where = host,
 	};
-	struct vd_run cut = {
-		.start = virt + here,
-		.length = length - here,
-		.kind = VD_ZERO,
-		.cut = true,
-		.from = image->source,
-		.where = host + here,
-	};
+	struct vd_run cut = { .start = virt + here, .length = length - here, .kind = VD_BAD };
 
 	if (here > 0 && !vd_runs_add(runs, &raw))
 		return false;
-	return here == length || vd_runs_add(runs, &cut);
+	if (here == length)
+		return true;
+	if (virt + here < image->size)
+		log_cut(image, block, data_host);
+	return vd_runs_add(runs, &cut);
 }
 
 static bool bit_is_set(const uint8_t *bitmap, uint64_t bit)
@@ -474,6 +533,12 @@ static uint64_t bits_alike(const uint8_t *bitmap, uint64_t bit, uint64_t end)
 	return at - bit;
 }
 
+/* Does the batmap say that all of the block is here, whatever its sector bitmap says? */
+static bool block_is_full(const struct vhd *vhd, uint64_t block)
+{
+	return vhd->full && bit_is_set(vhd->full, block);
+}
+
 /* Runs of one present block from the sector of `virt` on, as far as one page of its bitmap goes. */
 static int block_map(const struct vd_image *image, uint64_t virt, uint64_t block_host,
 		     struct vd_runs *runs)
@@ -485,8 +550,14 @@ static int block_map(const struct vd_image *image, uint64_t virt, uint64_t block
 	uint64_t byte = block_host + sector / 8; /* of the bitmap */
 	const struct vd_page *page;
 	uint64_t first, end; /* sectors of the block that the page covers: [first, end) */
-	int r = vd_cache_get(image->cache, image->source, vhd->bitmap_page_bits, byte, &page);
+	int r;
 
+	if (block_is_full(vhd, virt / vhd->block_bytes)) {
+		sectors_add(image, block_virt + sector * VD_SECTOR,
+			    vhd->block_bytes - sector * VD_SECTOR, data_host, runs);
+		return 0;
+	}
+	r = vd_cache_get(image->cache, image->source, vhd->bitmap_page_bits, byte, &page);
 	if (r < 0)
 		return r;
 	first = page->host > block_host ? (page->host - block_host) * 8 : 0;
@@ -501,8 +572,7 @@ static int block_map(const struct vd_image *image, uint64_t virt, uint64_t block
 		};
 		bool set = bit_is_set(bitmap, sector - first);
 
-		if (!(set ? sectors_add(image, absent.start, absent.length,
-					data_host + sector * VD_SECTOR, runs)
+		if (!(set ? sectors_add(image, absent.start, absent.length, data_host, runs)
 			  : vd_runs_add(runs, &absent)))
 			break;
 		sector += count;
@@ -577,8 +647,10 @@ static void vhd_close(struct vd_image *image)
 {
 	struct vhd *vhd = image->state;
 
-	if (vhd)
+	if (vhd) {
 		free(vhd->overlaps);
+		free(vhd->full);
+	}
 	free(vhd);
 }
 

@@ -3,13 +3,15 @@
 #ifndef VD_FORMAT_VHD_FOOTER_H
 #define VD_FORMAT_VHD_FOOTER_H
 
-#include "base/error.h"
-#include "source/source.h"
+#include <stdbool.h>
+
+#include "format/format.h"
 
 /* Offsets in the footer (specification, "Hard Disk Footer Format"). */
 enum {
 	FOOTER_VERSION = 12,
 	FOOTER_DATA_OFFSET = 16,
+	FOOTER_TIMESTAMP = 24,
 	FOOTER_CREATOR = 28,
 	FOOTER_CREATOR_VERSION = 32,
 	FOOTER_CURRENT_SIZE = 48,
@@ -32,12 +34,19 @@ uint32_t vhd_checksum(const uint8_t *bytes, size_t count, size_t field);
 /* Is there a footer, good or not? 1, 0, or -errno: a place where it may be cannot be read. */
 int vhd_footer_probe(const struct vd_source *source);
 
+struct vhd_footer {
+	uint8_t bytes[FOOTER_BYTES];
+	uint64_t data_end; /* the host byte before which all headers, tables and data lie */
+	bool end_is_lost; /* the copy at 0 is used: the end of the file is missing or damaged */
+	bool sum_is_wrong; /* the user insists on a footer with a wrong checksum */
+};
+
 /*
  * Find the footer to believe. The copy at 0 counts only for the types that have one: on a fixed
- * disk these bytes are the guest's. `footer` has room for FOOTER_BYTES; *data_end: the host byte
- * before which all of the guest's data lies.
+ * disk these bytes are the guest's. Logs nothing, because the file may be one of several in which a
+ * parent is searched for.
  */
-int vhd_footer_find(const struct vd_source *source, uint8_t *footer, uint64_t *data_end,
-		    struct vd_error *err);
+int vhd_footer_find(const struct vd_source *source, const struct vd_image_options *options,
+		    struct vhd_footer *footer, struct vd_error *err);
 
 #endif

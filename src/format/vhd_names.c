@@ -3,7 +3,8 @@
  * Parent names of a differencing VHD (specification, "Parent Locator Entry", and what writers do).
  *
  * Locators are UTF-16LE without BOM or NUL; the name in the header is UTF-16BE, but early XenServer
- * wrote a BOM and the other order. data_space counts bytes or sectors depending on the writer; only
+ * wrote a BOM and the other order, and some writers the other order without a BOM. Wi2r and Wi2k, of
+ * old systems, have 8-bit characters. data_space counts bytes or sectors depending on the writer; only
  * data_offset and data_len matter to a reader. W2ku, "absolute", may hold a relative path, and
  * blktap puts the relative path into all three kinds. MacX is a file URL, %-escaped or not.
  */
@@ -52,15 +53,31 @@ static size_t utf8_put(char *out, uint32_t code)
 	return 4;
 }
 
-/* UTF-16 up to a NUL or the end, to UTF-8. out holds at least bytes * 3 / 2 + 1. */
-static void utf16_to_utf8(const uint8_t *in, size_t bytes, bool big_endian, char *out)
+/*
+ * The byte order of UTF-16: what a BOM says, else the one in which more characters are Latin, of
+ * which a path has some ("\\", ".vhd"); `usual` where both have as many.
+ */
+static bool utf16_is_big_endian(const uint8_t *in, size_t bytes, bool usual)
 {
-	size_t used = 0;
+	unsigned big = 0, little = 0;
 
 	if (bytes >= 2 && get_be16(in) == 0xfeff)
-		big_endian = true;
-	else if (bytes >= 2 && get_be16(in) == 0xfffe)
-		big_endian = false;
+		return true;
+	if (bytes >= 2 && get_be16(in) == 0xfffe)
+		return false;
+	for (size_t i = 0; i + 2 <= bytes && get_be16(in + i) != 0; i += 2) {
+		big += get_be16(in + i) < 0x100;
+		little += get_le16(in + i) < 0x100;
+	}
+	return big == little ? usual : big > little;
+}
+
+/* UTF-16 up to a NUL or the end, to UTF-8. out holds at least bytes * 3 / 2 + 1. */
+static void utf16_to_utf8(const uint8_t *in, size_t bytes, bool usually_big_endian, char *out)
+{
+	bool big_endian = utf16_is_big_endian(in, bytes, usually_big_endian);
+	size_t used = 0;
+
 	for (size_t i = 0; i + 2 <= bytes; i += 2) {
 		uint32_t code = big_endian ? get_be16(in + i) : get_le16(in + i);
 
@@ -151,9 +168,21 @@ static int add_url(struct vd_parent *parent, const char *url)
 	return r;
 }
 
+/* How the text of a locator is written. */
+enum coding { UTF16, URL, BYTES };
+
+static const struct {
+	char code[5];
+	enum coding coding;
+} locator_kinds[] = {
+	{ "W2ru", UTF16 }, { "W2ku", UTF16 }, { "MacX", URL }, { "Wi2r", BYTES }, { "Wi2k", BYTES },
+};
+
+#define LOCATOR_KINDS (sizeof(locator_kinds) / sizeof(locator_kinds[0]))
+
 /* Add the names of one locator, if its bytes are inside the file. */
-static int add_locator(struct vd_parent *parent, const struct vd_source *source,
-		       const uint8_t *locator, bool is_url)
+static int add_locator(struct vd_parent *parent, const struct vd_source *source, uint64_t data_end,
+		       const uint8_t *locator, enum coding coding)
 {
 	uint32_t bytes = get_be32(locator + LOCATOR_LENGTH);
 	uint64_t host = get_be64(locator + LOCATOR_OFFSET);
@@ -161,32 +190,34 @@ static int add_locator(struct vd_parent *parent, const struct vd_source *source,
 	char path[NAME_BYTES_MAX * 3 / 2 + 1];
 	int r;
 
-	if (bytes > NAME_BYTES_MAX || !vd_inside(host, bytes, source->size))
+	if (bytes > NAME_BYTES_MAX || !vd_inside(host, bytes, data_end))
 		return 0;
 	r = vd_source_read(source, raw, bytes, host);
 	if (r < 0)
 		return r;
-	if (is_url) {
-		raw[bytes] = '\0';
+	raw[bytes] = '\0';
+	if (coding == URL)
 		return add_url(parent, (const char *)raw);
-	}
-	utf16_to_utf8(raw, bytes, false, path);
+	if (coding == UTF16)
+		utf16_to_utf8(raw, bytes, false, path);
+	else
+		strcpy(path, (const char *)raw); /* path is the longer one */
 	return add_path(parent, path);
 }
 
-int vhd_names_collect(const struct vd_source *source, const uint8_t *header,
+int vhd_names_collect(const struct vd_source *source, const uint8_t *header, uint64_t data_end,
 		      struct vd_parent *parent)
 {
-	static const char kinds[][5] = { "W2ru", "W2ku", "MacX" };
 	char path[HEADER_PARENT_NAME_BYTES * 3 / 2 + 1];
 	int r = 0;
 
-	for (size_t kind = 0; kind < 3 && r == 0; kind++) {
+	for (size_t kind = 0; kind < LOCATOR_KINDS && r == 0; kind++) {
 		for (size_t i = 0; i < LOCATORS && r == 0; i++) {
 			const uint8_t *locator = header + HEADER_LOCATORS + i * LOCATOR_BYTES;
 
-			if (memcmp(locator, kinds[kind], 4) == 0)
-				r = add_locator(parent, source, locator, kind == 2);
+			if (memcmp(locator, locator_kinds[kind].code, 4) == 0)
+				r = add_locator(parent, source, data_end, locator,
+						locator_kinds[kind].coding);
 		}
 	}
 	if (r < 0)

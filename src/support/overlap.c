@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A hash table over start / length: pieces that do not overlap have different numbers there, and
- * one that overlaps has the same number or a neighbour's. Open addressing, half full at most.
+ * A hash table over start / length. Open addressing, half full at most. A slot holds the start of a
+ * piece, which is a multiple of 512, and in its low bits whether it is in use and whether the piece
+ * was added more than once.
  *
  * Eight neighbours lie side by side, in one line of the processor's cache, since tables are mostly
  * in order. Where each eight lie is decided by tabulation: a random number for each byte of theirs,
@@ -21,6 +22,10 @@
 #define GROUP_BITS 3
 #define NUMBER_BYTES 8u
 #define RANDOM_COUNT (NUMBER_BYTES * 256)
+
+#define SLOT_USED UINT64_C(1)
+#define SLOT_SHARED UINT64_C(2)
+#define SLOT_FLAGS (SLOT_USED | SLOT_SHARED)
 
 /* Fill it with what an image cannot foresee. */
 static void random_fill(uint64_t *random)
@@ -63,11 +68,10 @@ void vd_overlap_free(struct vd_overlap *set)
 	set->slots = NULL;
 }
 
-/* The slot that holds the piece of that number, or the empty one where it belongs. */
-static uint64_t *overlap_slot(struct vd_overlap *set, uint64_t number)
+/* The slot that holds the piece, or the empty one where it belongs. */
+static uint64_t *overlap_slot(struct vd_overlap *set, uint64_t start)
 {
-	/* Pieces of that number begin in [low, low + length). */
-	uint64_t low = number * set->length, group = number >> GROUP_BITS, at, there;
+	uint64_t number = start / set->length, group = number >> GROUP_BITS, at, there;
 
 	if (group != set->group) {
 		set->group = group;
@@ -77,30 +81,20 @@ static uint64_t *overlap_slot(struct vd_overlap *set, uint64_t number)
 	}
 	at = set->place << GROUP_BITS | (number & ((1u << GROUP_BITS) - 1));
 	while (set->looks++,
-	       (there = set->slots[at & set->mask]) != 0 && there - 1 - low >= set->length)
+	       (there = set->slots[at & set->mask]) != 0 && (there & ~SLOT_FLAGS) != start)
 		at++;
 	return &set->slots[at & set->mask];
 }
 
-/* Does the piece of that number, if there is one, reach into [start, start + length)? */
-static bool overlap_hits(struct vd_overlap *set, uint64_t number, uint64_t start)
-{
-	uint64_t there = *overlap_slot(set, number);
-
-	return there != 0 && vd_overlap(there - 1, set->length, start, set->length);
-}
-
 bool vd_overlap_add(struct vd_overlap *set, uint64_t start)
 {
-	uint64_t number = start / set->length;
-	bool unaligned = start % set->length != 0;
-	uint64_t *slot = overlap_slot(set, number);
+	uint64_t *slot = overlap_slot(set, start);
 
-	/* One that is aligned ends where the next number begins. */
-	if (*slot != 0 || (unaligned && overlap_hits(set, number + 1, start)) ||
-	    (set->unaligned && number > 0 && overlap_hits(set, number - 1, start)))
-		return true;
-	set->unaligned = set->unaligned || unaligned;
-	*slot = start + 1;
-	return false;
+	*slot |= *slot ? SLOT_SHARED : start | SLOT_USED;
+	return *slot & SLOT_SHARED;
+}
+
+bool vd_overlap_is_shared(struct vd_overlap *set, uint64_t start)
+{
+	return *overlap_slot(set, start) & SLOT_SHARED;
 }

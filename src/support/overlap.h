@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Finding pieces of a file that are used twice: L2 tables, blocks. All pieces have one length.
- * One thread; used while an image is opened, then freed.
+ * Finding pieces of a file that are used more than once. All pieces have one length, and each
+ * begins at a multiple of it, as L2 tables do (for others see collisions.h). One thread; used while
+ * an image is opened, then freed.
  */
 #ifndef VD_SUPPORT_OVERLAP_H
 #define VD_SUPPORT_OVERLAP_H
@@ -11,8 +12,7 @@
 #include <stdint.h>
 
 struct vd_overlap {
-	uint64_t length; /* of every piece, in bytes */
-	bool unaligned; /* a piece begins elsewhere than at a multiple of its length */
+	uint64_t length; /* of every piece, in bytes; a multiple of 512 */
 	uint64_t mask;
 	uint64_t *slots; /* start + 1 of a piece, 0: empty */
 	const uint64_t *random; /* behind the slots; unknown to who made the image */
@@ -25,9 +25,12 @@ int vd_overlap_init(struct vd_overlap *set, uint64_t length, uint64_t count);
 void vd_overlap_free(struct vd_overlap *set);
 
 /*
- * Add [start, start + length). True: it shares bytes with one added before, and is not added. Costs
- * some ten looks on average, whatever the pieces are.
+ * Add the piece that begins at `start`. True: it has been added before. Costs some ten looks on
+ * average, whatever the pieces are.
  */
 bool vd_overlap_add(struct vd_overlap *set, uint64_t start);
+
+/* Was the piece, which is in the set, added more than once? */
+bool vd_overlap_is_shared(struct vd_overlap *set, uint64_t start);
 
 #endif

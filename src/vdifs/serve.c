@@ -280,6 +280,7 @@ int vdifs_serve(const struct vdifs_server_options *options, struct vd_confined *
 	int status = EXIT_FAILURE;
 
 	if (server_open(&server, confined, &err) == 0) {
+		err.text[0] = '\0'; /* it may say why one of several names of a parent was wrong */
 		if (options->options->verbose || options->options->debug)
 			describe(&server);
 		status = server_run(&server, &err);

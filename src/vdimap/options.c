@@ -352,6 +352,8 @@ int options_parse(int argc, char **argv, struct options *options, struct vd_erro
 	options->image_count = options->images[1] ? 2 : 1;
 	options->chains[1].backing = options->chains[0].backing;
 	options->chains[1].force_share = options->chains[0].force_share;
+	options->chains[1].vhd_footer = options->chains[0].vhd_footer;
+	options->chains[1].ignore_checksums = options->chains[0].ignore_checksums;
 	options->chains[1].patience = options->chains[0].patience;
 	options->reads_top = options->form == FORM_INFO;
 	r = check(options, err);

@@ -408,8 +408,15 @@ class Maker:
             options['header_offset'] = rng.choice((1024, 4096, 5120))
         if self.chance(15):
             options['table_offset'] = options.get('header_offset', 512) + rng.choice((1536, 2048, 8192))
-        if self.chance(8):
+        if self.chance(12):
             options['batmap'] = rng.choice(((1, 1), (1, 2)))
+            if self.chance(60):
+                options['creator'] = b'tap\0'
+                options['batmap_full'] = [n for n in range(64) if self.chance(30)]
+        if self.chance(3):
+            options['copy_uuid'] = rng.randbytes(16)
+        if self.chance(2):
+            options.update(creator=b'tap\0', creator_version=1)
         return options
 
     def vhd_fill(self, image, bits):
@@ -499,7 +506,9 @@ class Maker:
         full = self.vhd_fill(image, bits)
         image.write()
         built.uuid, built.damage = options['uuid'], image
+        built.two_footers = bool(options.get('copy_uuid'))
         built.qemu_reads = (lower is None and full and options['creator'] in CURRENT_SIZE_CREATORS
+                            and not built.two_footers and options.get('creator_version') != 1
                             and options.get('copy', True) and (kind != 'fixed' or options['footer_bytes'] == 512))
         if not size or (size % 512 and kind == 'fixed') or bits < 12:
             built.qemu_reads = False       # below 4 KiB a block QEMU computes a bitmap of 0 bytes
@@ -694,6 +703,9 @@ class Maker:
             image.options.append('--data-file=' + moved)
             image.opening['data_file'] = moved
             image.qemu = None
+        if any(getattr(built, 'two_footers', False) for built in layers) and self.chance(70):
+            image.opening['vhd_footer'] = self.rng.choice(('end', 'start'))
+            image.options.append('--vhd-footer=' + image.opening['vhd_footer'])
         if self.chance(5):
             image.options.append('-U')
         self.note('opened with', options=' '.join(image.options) or 'nothing')

@@ -239,7 +239,9 @@ class Recipe:
                 keys[key] = text.split(',')
             elif key in ('batmap', 'chs'):
                 keys[key] = tuple(int(part) for part in re.split(r'[./]', text))
-            elif key in ('uuid', 'parent_uuid'):
+            elif key == 'batmap_full':
+                keys[key] = [number(part) for part in text.split(',')]
+            elif key in ('uuid', 'parent_uuid', 'copy_uuid'):
                 keys[key] = self._uuid(text)
             elif key == 'parent':
                 keys[key] = self.files[text]

@@ -16,7 +16,6 @@ image writers of the tests.  It decodes one table entry at a time and keeps noth
 
 A byte is data unless it is known to read as zero.  What cannot be read is data.
 """
-import bisect
 import errno
 import os
 import struct
@@ -164,6 +163,7 @@ class Raw(Layer):
 # VHD
 
 VHD_FIXED, VHD_DYNAMIC, VHD_DIFFERENCING = 2, 3, 4
+LOCATORS = (b'W2ru', b'W2ku', b'MacX', b'Wi2r', b'Wi2k')       # in the order in which they are tried
 
 
 def vhd_sum_right(data, at):
@@ -172,26 +172,43 @@ def vhd_sum_right(data, at):
     return ~total & 0xFFFFFFFF == be32(data, at)
 
 
-def vhd_footer(file):
-    """(footer, where its data must end) or None.  The tail is trusted first: a guest can write a magic at 0."""
-    tail = file.read(file.size - 512, 512) if file.size >= 512 else b''
-    odd_tail = file.read(file.size - 511, 511) + b'\0' if file.size >= 511 else b''
-    for data, end in ((tail, file.size - 512), (odd_tail, file.size - 511)):
-        if data[:8] == b'conectix' and vhd_sum_right(data, 64):
-            return data, end
-    head = file.read(0, 512)
-    if len(head) == 512 and head[:8] == b'conectix' and vhd_sum_right(head, 64):
-        if be32(head, 60) in (VHD_DYNAMIC, VHD_DIFFERENCING):
-            return head, file.size
-    return None
+def vhd_sum_fits(footer):
+    """The checksum is right, or as XenServer's first versions left it, which set `hidden` afterwards."""
+    old = footer[28:32] == b'tap\0' and footer[32:36] in (b'\0\0\0\1', b'\0\1\0\1')
+    return vhd_sum_right(footer, 64) or (old and vhd_sum_right(footer[:85] + b'\0' + footer[86:], 64))
+
+
+def vhd_footer(file, believe=None):
+    """(footer, where its data must end) or None.  The end is trusted first: a guest can write a magic at 0.
+
+    A whole footer at the end and a whole copy at 0 may be of different disks, which only the user can decide.  Whatever
+    the footer at the end is worth, its bytes are not the disk's.
+    """
+    end, limit = None, file.size
+    for length in (512, 511):
+        data = file.read(file.size - length, length).ljust(512, b'\0') if file.size >= length else b''
+        if data[:8] == b'conectix':
+            limit = file.size - length
+            if vhd_sum_fits(data):
+                end = data
+            break
+    start = file.read(0, 512)
+    if len(start) < 512 or start[:8] != b'conectix' or not vhd_sum_fits(start):
+        start = None
+    elif be32(start, 60) not in (VHD_DYNAMIC, VHD_DIFFERENCING):
+        start = None
+    if end and start and end[68:84] != start[68:84] and believe is None:
+        raise Refused('%s: two footers' % file.path)
+    chosen = start if start and (not end or believe == 'start') else end
+    return (chosen, limit) if chosen else None
 
 
 class Vhd(Layer):
     format = 'vhd'
 
-    def __init__(self, file):
+    def __init__(self, file, believe=None):
         super().__init__(file)
-        found = vhd_footer(file)
+        found = vhd_footer(file, believe)
         if found is None:
             raise Refused('%s: no valid VHD footer' % file.path)
         self.footer, self.end = found
@@ -201,12 +218,14 @@ class Vhd(Layer):
         if self.type not in (VHD_FIXED, VHD_DYNAMIC, VHD_DIFFERENCING):
             raise Refused('%s: VHD type %d' % (file.path, self.type))
         if self.type != VHD_FIXED:
+            if self.footer[28:36] == b'tap\0\0\0\0\1':
+                raise Refused('%s: the bits of its bitmaps are the other way round' % file.path)
             self._read_header()
 
     def _read_header(self):
         self.header_at = be64(self.footer, 16)
         head = self.header = self.file.read(self.header_at, 1024)
-        if len(head) < 1024 or head[:8] != b'cxsparse' or not vhd_sum_right(head, 36):
+        if self.header_at + 1024 > self.end or head[:8] != b'cxsparse' or not vhd_sum_right(head, 36):
             raise Refused('%s: no valid dynamic header' % self.file.path)
         self.table_at, self.entries, self.block = be64(head, 16), be32(head, 28), be32(head, 32)
         if self.block < 512 or self.block & (self.block - 1):
@@ -216,18 +235,37 @@ class Vhd(Layer):
         needed = ceil_div(self.size, self.block)
         if self.entries < needed:
             raise Refused('%s: the BAT is too small' % self.file.path)
-        self.table = self.file.read(self.table_at, 4 * needed)
-        if len(self.table) < 4 * needed:
+        if self.table_at + 4 * self.entries > self.end:
             raise Refused('%s: the BAT is not wholly inside the file' % self.file.path)
+        self.table = self.file.read(self.table_at, 4 * needed)
         self.overlaps = self._find_overlaps()
-        batmap_at = self.table_at + ceil_div(4 * self.entries, 512) * 512
-        batmap = self.file.read(batmap_at, 512)
-        if self.footer[28:31] == b'tap' and batmap[:8] == b'tdbatmap' and len(batmap) > 29 and batmap[29] == 1:
+        self.full = self._read_batmap(needed)
+
+    def _read_batmap(self, blocks):
+        """The blocks that are complete whatever their bitmaps say: a list of bits that XenServer keeps behind the BAT."""
+        at = self.table_at + ceil_div(4 * self.entries, 512) * 512
+        head = self.file.read(at, 512)
+        if self.footer[28:32] != b'tap\0' or be32(self.footer, 32) < 0x10001 or at + 30 > self.end:
+            return set()
+        if head[:8] != b'tdbatmap':
+            return set()
+        if head[29] == 1:
             raise Refused('%s: encrypted' % self.file.path)
+        where, length, version = be64(head, 8), be32(head, 16) * 512, be32(head, 20)
+        bits = self.file.read(where, length) if length <= 1 << 20 and where + length <= self.end else b''
+        if len(bits) < length or not bits or not where or where % 512 or version > 0x10002:
+            return set()
+        signed = 128 if version == 0x10001 else 256
+        # Old versions sum the whole list, new ones the part of it that a disk of this size needs.
+        for summed in (length, max(512, ceil_div(self.size >> 24, 512) * 512)):
+            total = sum(byte if byte < signed else byte - 256 for byte in bits[:summed])
+            if 8 * summed >= blocks and summed <= length and ~total & 0xFFFFFFFF == be32(head, 24):
+                return {n for n in range(blocks) if bits[n // 8] >> (7 - n % 8) & 1}
+        return set()
 
     def pieces(self, lo, hi):
         if self.type == VHD_FIXED:
-            yield from self.host_pieces(lo, hi, self.file, lo, self.end)
+            yield from self._data(lo, hi, lo)
             return
         while lo < hi:
             number = lo // self.block
@@ -243,18 +281,14 @@ class Vhd(Layer):
             start < where + length and where < start + size for start, size in areas)
 
     def _find_overlaps(self):
-        """Blocks that share bytes of the file with one before them on the disk: what they show is not their own."""
-        taken, out = [], set()
-        for number in range(len(self.table) // 4):
-            where = be32(self.table, 4 * number) * 512
-            if where == 0xFFFFFFFF * 512 or self._misplaced(where):
-                continue
-            place = bisect.bisect(taken, where)
-            near = taken[max(0, place - 1):place + 1]
-            if any(abs(other - where) < self.bitmap_bytes + self.block for other in near):
-                out.add(number)
-            else:
-                taken.insert(place, where)
+        """Blocks that share bytes of the file with any other: each may have been written over by the other."""
+        length = self.bitmap_bytes + self.block
+        entries = [(be32(self.table, 4 * n) * 512, n) for n in range(len(self.table) // 4)]
+        placed = sorted((where, n) for where, n in entries if where != 0xFFFFFFFF * 512 and not self._misplaced(where))
+        out = set()
+        for (where, n), (following, m) in zip(placed, placed[1:]):
+            if following < where + length:
+                out |= {n, m}
         return out
 
     def _block(self, number, lo, hi):
@@ -268,6 +302,8 @@ class Vhd(Layer):
             yield self.bad(lo, hi)
             return
         bitmap = self.file.read(where, self.bitmap_bytes)
+        if number in self.full:
+            bitmap = b'\xff' * self.bitmap_bytes
         data_at = where + self.bitmap_bytes
         first = number * self.block
         while lo < hi:
@@ -276,8 +312,13 @@ class Vhd(Layer):
             if not bitmap[sector // 8] >> (7 - sector % 8) & 1:
                 yield lo, stop, clear, None
             else:
-                yield from self.host_pieces(lo, stop, self.file, data_at + lo - first, self.end)
+                yield from self._data(lo, stop, data_at + lo - first)
             lo = stop
+
+    def _data(self, lo, hi, where):
+        """Bytes of the file.  It ends with its footer, so that what lies behind that has been lost."""
+        for a, b, kind, argument in self.host_pieces(lo, hi, self.file, where, self.end):
+            yield self.bad(a, b) if kind == CUT else (a, b, kind, argument)
 
     def parent_names(self):
         """Names from the locators and the header, in the order they are to be tried."""
@@ -285,10 +326,13 @@ class Vhd(Layer):
         for slot in range(8):
             at = 576 + 24 * slot
             code, length, where = self.header[at:at + 4], be32(self.header, at + 8), be64(self.header, at + 16)
-            if code in (b'W2ru', b'W2ku', b'MacX') and 0 < length <= 65536:
-                found.append(((b'W2ru', b'W2ku', b'MacX').index(code), slot, code, self.file.read(where, length)))
+            if code in LOCATORS and 0 < length <= 65536 and where + length <= self.end:
+                found.append((LOCATORS.index(code), slot, code, self.file.read(where, length)))
         for _, _, code, text in sorted(found):
-            yield self._mac_name(text) if code == b'MacX' else self._windows_name(text, 'utf-16-le')
+            if code in (b'Wi2r', b'Wi2k'):
+                yield self._plain_path(text.split(b'\0')[0].decode('utf-8', 'surrogateescape'))
+            else:
+                yield self._mac_name(text) if code == b'MacX' else self._windows_name(text, 'utf-16-le')
         yield self._windows_name(self.header[64:576], 'utf-16-be')
 
     @staticmethod
@@ -296,7 +340,10 @@ class Vhd(Layer):
         units = struct.unpack(('<' if encoding == 'utf-16-le' else '>') + '%dH' % (len(text) // 2), text[:len(text) // 2 * 2])
         if 0 in units:
             units = units[:units.index(0)]
-        name = b''.join(struct.pack('<H', u) for u in units).decode('utf-16-le', 'surrogatepass')
+        return Vhd._plain_path(b''.join(struct.pack('<H', u) for u in units).decode('utf-16-le', 'surrogatepass'))
+
+    @staticmethod
+    def _plain_path(name):
         name = name.replace('\\', '/')
         if len(name) > 1 and name[1] == ':' and name[0].isascii() and name[0].isalpha():
             name = name[2:]
@@ -380,9 +427,10 @@ class Qcow2(Layer):
         if at % self.cluster or at + entries * 8 > self.file.size:
             self.refuse('the L1 table is not wholly inside the file')
         self.l1 = self.file.read(at, needed * 8)
-        self.first_user = {}             # an L2 table that an earlier L1 entry uses cannot be had
+        self.users = {}                  # of an L2 table: more than one, and nobody knows whose it is
         for index in range(needed):
-            self.first_user.setdefault(be64(self.l1, 8 * index) & L_OFFSET, index)
+            table = be64(self.l1, 8 * index) & L_OFFSET
+            self.users[table] = self.users.get(table, 0) + 1
 
     def _read_extensions(self):
         if self.backing_at:
@@ -441,7 +489,7 @@ class Qcow2(Layer):
         table = be64(self.l1, 8 * index) & L_OFFSET
         if table == 0:
             return 0, 0
-        if table % self.cluster or table + self.cluster > self.file.size or self.first_user[table] != index:
+        if table % self.cluster or table + self.cluster > self.file.size or self.users[table] > 1:
             return None, None
         width = 16 if self.extended else 8
         raw = self.file.read(table + number % self.l2_entries * width, width)
@@ -509,18 +557,19 @@ class Qcow2(Layer):
 
     def decode(self, where, length):
         """One compressed cluster, or None."""
-        data = self.file.read(where, length)
-        data += bytes(length - len(data))
+        data = self.file.read(where, length)             # the file may end before the last sector does
         out = inflate(data, self.cluster) if self.compression == 0 else unzstd(data, self.cluster)
         return out if out is not None and len(out) == self.cluster else None
 
 
 def inflate(data, size):
-    """The output of a raw deflate stream, at most one byte more than wanted."""
+    """The output of a raw deflate stream, at most one byte more than wanted.  None: it is damaged, or has no end."""
+    stream = zlib.decompressobj(-15)
     try:
-        return zlib.decompressobj(-15).decompress(data, size + 1)
+        out = stream.decompress(data, size + 1)
     except zlib.error:
         return None
+    return out if stream.eof or len(out) > size else None
 
 
 def zstd_frame_bytes(data):
@@ -569,9 +618,9 @@ def unzstd(data, size):
 FORMATS = {'raw': Raw, 'vhd': Vhd, 'vpc': Vhd, 'qcow2': Qcow2}
 
 
-def detect(file):
+def detect(file, believe=None):
     qcow2 = file.read(0, 4) == b'QFI\xfb'
-    vhd = vhd_footer(file) is not None
+    vhd = vhd_footer(file, believe) is not None
     if qcow2 and vhd:
         raise Refused('%s: both QCOW2 and VHD' % file.path)
     if not qcow2 and not vhd:
@@ -582,8 +631,13 @@ def detect(file):
 class Opener:
     """Opens the files of one chain under the policy for names that come from an image."""
 
-    def __init__(self, policy):
-        self.policy = policy
+    def __init__(self, policy, believe=None):
+        self.policy, self.believe = policy, believe
+
+    def vhd_uuid(self, file):
+        """The UUID of a VHD, or None."""
+        found = vhd_footer(file, self.believe)
+        return found and found[0][68:84]
 
     def named(self, child, name):
         """The file that `child` calls `name`, or Refused."""
@@ -689,7 +743,7 @@ class Disk:
         return '{"virtual_size":%d,"cluster_bits":%d,"data_clusters":[%s]}' % (self.size, self.cluster_bits, pairs)
 
 
-def vhd_parent_file(layer, opener):
+def vhd_parent_file(layer, opener, given_format):
     """(file, format) of a differencing disk's parent: the first name whose file has the right UUID."""
     wanted = layer.header[40:56]
     for name in layer.parent_names():
@@ -699,12 +753,14 @@ def vhd_parent_file(layer, opener):
         for candidate in (relative, name, base):
             try:
                 file = opener.named(layer.file, candidate)
+                uuid = opener.vhd_uuid(file)
             except Refused:
                 continue
+            if not any(wanted) and uuid is not None and not given_format:
+                raise Refused('%s: no UUID is recorded for a parent that is a VHD' % layer.file.path)
             if not any(wanted):
-                return file, 'raw'
-            footer = vhd_footer(file)
-            if footer and footer[0][68:84] == wanted:
+                return file, given_format or 'raw'
+            if uuid == wanted:
                 return file, 'vhd'
     raise Refused('%s: no parent found' % layer.file.path)
 
@@ -717,25 +773,28 @@ def lower(layer, opener, given, given_format):
             return None
         wanted = layer.header[40:56]
         if path is None:
-            return vhd_parent_file(layer, opener)
+            return vhd_parent_file(layer, opener, given_format)
         file = HostFile(path)
+        uuid = opener.vhd_uuid(file)
+        if not any(wanted) and uuid is not None and not given_format:
+            raise Refused('%s: no UUID is recorded for a parent that is a VHD' % path)
         if not any(wanted):
             return file, given_format or 'raw'
-        footer = vhd_footer(file)
-        if not footer or footer[0][68:84] != wanted:
+        if uuid != wanted:
             raise Refused('%s: not the parent' % path)
         return file, 'vhd'
     if layer.format != 'qcow2' or layer.backing_name is None:
         return None
     file = HostFile(path) if path is not None else opener.named(layer.file, layer.backing_name)
-    return file, given_format or layer.backing_format or detect(file)
+    return file, given_format or layer.backing_format or detect(file, opener.believe)
 
 
-def open_disk(path, format=None, backing='same-dir', backing_files=(), backing_format=None, data_file=None, snapshot=None):
+def open_disk(path, format=None, backing='same-dir', backing_files=(), backing_format=None, data_file=None, snapshot=None,
+              vhd_footer=None):
     """Open an image and everything below it.  Raises Refused (or OSError) where the image must not be shown."""
-    opener, given = Opener(backing), list(backing_files)
+    opener, given = Opener(backing, vhd_footer), list(backing_files)
     file, layers, seen = HostFile(path), [], set()
-    kind = format or detect(file)
+    kind = format or detect(file, vhd_footer)
     while True:
         identity = file.path           # not its numbers: behind bindfs, two files may have the same
         if identity in seen or len(layers) == MAX_LAYERS:
@@ -743,7 +802,7 @@ def open_disk(path, format=None, backing='same-dir', backing_files=(), backing_f
         seen.add(identity)
         if kind not in FORMATS:
             raise Refused('%s: unknown format %r' % (file.path, kind))
-        layer = FORMATS[kind](file)
+        layer = Vhd(file, vhd_footer) if FORMATS[kind] is Vhd else FORMATS[kind](file)
         layers.append(layer)
         if layer.format == 'qcow2' and layer.has_data_file:
             hand = data_file if len(layers) == 1 else None

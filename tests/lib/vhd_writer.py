@@ -79,7 +79,9 @@ class Vhd:
     extra_entries   BAT entries beyond those that the size needs
     block_at        {block: sector}: fixed places, anywhere in a sparse host file
     data_alignment  bytes to which a block's data (after its bitmap) is aligned; Windows and blktap use 4096
+    copy_uuid       the copy at offset 0 belongs to another disk, with this UUID
     batmap          None, or blktap's version as (1, 1) or (1, 2); keyhash: its key hash cookie (1 = encrypted)
+    batmap_full     blocks that the batmap calls complete, besides those whose bitmap says so
     parent          a Vhd: its uuid and name are recorded, and a W2ru locator unless locators are given
     locators        up to 8 of (code, text or bytes, options): code is 4 characters; options: space='bytes'|'sectors',
                     offset, length, data_space
@@ -90,7 +92,7 @@ class Vhd:
                  creator=b'win ', creator_version=0x000A0000, creator_os=b'Wi2k', original_size=None, chs=None,
                  features=2, saved_state=0, hidden=0, footer_bytes=512, copy=True, footer=True, header_offset=512,
                  table_offset=None, extra_entries=0, bat_pad=0xFF, shuffle=None, block_at=None, data_alignment=512,
-                 batmap=None, keyhash=0, parent=None, parent_uuid=None, parent_name=None, parent_timestamp=0,
+                 batmap=None, keyhash=0, batmap_full=(), copy_uuid=None, parent=None, parent_uuid=None, parent_name=None, parent_timestamp=0,
                  locators=None, fixed_bytes=None, type_code=None):
         self.path, self.size, self.kind, self.block_size = path, size, kind, block_size
         name = os.path.basename(path)
@@ -102,7 +104,8 @@ class Vhd:
         self.header_offset, self.table_offset = header_offset, table_offset
         self.extra_entries, self.bat_pad, self.shuffle = extra_entries, bat_pad, shuffle
         self.block_at, self.data_alignment = dict(block_at or {}), data_alignment
-        self.batmap, self.keyhash = batmap, keyhash
+        self.batmap, self.keyhash, self.batmap_full = batmap, keyhash, set(batmap_full)
+        self.copy_uuid = copy_uuid
         self.parent_uuid, self.parent_name, self.parent_timestamp = parent_uuid, parent_name, parent_timestamp
         self.locators = list(locators) if locators is not None else []
         self.fixed_bytes, self.type_code = fixed_bytes, type_code
@@ -158,7 +161,7 @@ class Vhd:
 
     # Structures.
 
-    def _footer(self):
+    def _footer(self, uuid=None):
         dynamic = self.kind != 'fixed'
         chs = self.chs or geometry(self.size)
         code = TYPES[self.kind] if self.type_code is None else self.type_code
@@ -167,7 +170,7 @@ class Vhd:
         struct.pack_into('>8sIIQI4sI4sQQHBBI4s16sBB', raw, 0, b'conectix', self.features, 0x00010000,
                          self.header_offset if dynamic else (1 << 64) - 1, self.timestamp, self.creator,
                          self.creator_version, self.creator_os, original, self.size, chs[0], chs[1], chs[2], code,
-                         b'', self.uuid, self.saved_state, self.hidden)
+                         b'', uuid or self.uuid, self.saved_state, self.hidden)
         struct.pack_into('>I', raw, 64, checksum(raw, 64))
         return bytes(raw)
 
@@ -197,7 +200,7 @@ class Vhd:
     def _batmap_bits(self):
         bits = bytearray(align((self.entries + 7) // 8, SECTOR))
         for index, block in self.blocks.items():
-            if len(block.present) >= self.block_sectors:
+            if len(block.present) >= self.block_sectors or index in self.batmap_full:
                 bits[index // 8] |= 0x80 >> index % 8
         return bytes(bits)
 
@@ -257,7 +260,7 @@ class Vhd:
     def _write_dynamic(self, out):
         self._layout()
         if self.copy:
-            out.write(self._footer())
+            out.write(self._footer(self.copy_uuid))
         out.seek(self.header_offset)
         out.write(self._header())
         bat = [ABSENT] * self.entries
@@ -332,7 +335,8 @@ class Vhd:
             whole = None
             if block.whole is not None:
                 whole = fill(block.whole[0], self.block_size)
-            for sector in block.present:
+            batmap = self.batmap and index in self.batmap_full
+            for sector in range(self.block_sectors) if batmap else block.present:
                 if sector >= self.block_sectors:
                     continue
                 data = block.data.get(sector)

@@ -4,8 +4,8 @@
  *
  * Writes the disk to OUT (sparse) and prints "size N", then in ascending order "data START LENGTH",
  * as SEEK_DATA and SEEK_HOLE give it through the index, then "eio START LENGTH": what cannot be read,
- * found sector by sector. Reads go in pieces of BYTES, so that every edge is met. If the disk cannot
- * be opened the exit status is the errno.
+ * found sector by sector. Reads go in pieces of BYTES, so that every edge is met. The exit status is
+ * 3 if parts could not be read, and the errno if the disk cannot be opened.
  */
 #include "config.h"
 
@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/exit.h"
 #include "disk/chain.h"
 #include "map/index.h"
 
@@ -30,6 +31,7 @@ struct job {
 	uint8_t *buffer;
 	size_t chunk;
 	int out;
+	bool any_bad;
 	uint64_t bad_start, bad_end; /* being collected; equal: none */
 };
 
@@ -53,6 +55,7 @@ static void print_bad(struct job *job)
 
 static void note_bad(struct job *job, uint64_t start, uint64_t end)
 {
+	job->any_bad = true;
 	if (job->bad_end != start || job->bad_end == job->bad_start) {
 		print_bad(job);
 		job->bad_start = start;
@@ -172,5 +175,5 @@ int main(int argc, char **argv)
 		die_of(r, err.text);
 	run(&job, argv[i + 1]);
 	vd_disk_close(job.disk);
-	return EXIT_SUCCESS;
+	return job.any_bad ? VD_EXIT_UNREADABLE : VD_EXIT_DONE;
 }

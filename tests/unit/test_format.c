@@ -156,7 +156,8 @@ static void a_raw_disk_is_never_the_answer(void **state)
 	memset(image, 0, sizeof(*image));
 	for (size_t i = 0; i < ARRAY_LENGTH(counts); i++) {
 		image->count = counts[i];
-		check_probe(*state, image, -EINVAL, NULL, "--format=raw");
+		check_probe(*state, image, -EINVAL, NULL,
+			    counts[i] ? "--format=raw" : "the file is empty");
 	}
 	free(image);
 }
@@ -186,6 +187,8 @@ static void formats_that_are_not_read_are_named(void **state)
 		{ 0x40, 4, "\x7f\x10\xda\xbe", "VDI" },
 		{ 0, 4, "QED\0", "QED" },
 		{ 0, 6, "LUKS\xba\xbe", "LUKS" },
+		{ 0, 3, "\x1f\x8b\x08", "gzip" },
+		{ 257, 5, "ustar", "tar" },
 	};
 	struct image *image = make(sizeof(*image));
 
@@ -196,6 +199,21 @@ static void formats_that_are_not_read_are_named(void **state)
 		check_probe(*state, image, -ENOTSUP, NULL, list[i].name);
 	}
 	free(image);
+}
+
+/* What the guest writes into its first sector does not decide what a fixed VHD is. */
+static void a_vhd_may_begin_like_another_format(void **state)
+{
+	struct image *image = make(sizeof(*image)), *vhd = make(sizeof(*vhd));
+
+	vhd_make(vhd, &(struct vhd_facts){ .uuid = 1 });
+	memset(image, 0, sizeof(*image));
+	image->count = 4096 + 512;
+	memcpy(image->bytes, "LUKS\xba\xbe", 6);
+	memcpy(image->bytes + 4096, vhd->bytes, 512);
+	check_probe(*state, image, 0, &vd_format_vhd, "");
+	free(image);
+	free(vhd);
 }
 
 /* An image in memory that cannot be read everywhere. */
@@ -573,6 +591,7 @@ int main(void)
 		IN_FOLDER(a_raw_disk_is_never_the_answer),
 		IN_FOLDER(a_file_that_looks_like_two_formats_is_refused),
 		IN_FOLDER(formats_that_are_not_read_are_named),
+		IN_FOLDER(a_vhd_may_begin_like_another_format),
 		cmocka_unit_test(what_cannot_be_read_is_of_no_format),
 		cmocka_unit_test(a_footer_that_cannot_be_read_is_not_replaced_by_another),
 		cmocka_unit_test(a_batmap_or_a_locator_that_cannot_be_read_is_an_error),

@@ -143,7 +143,18 @@ static void each_row_with_a_value_needs_it(void **state)
 			set(row->name, NULL, -EINVAL);
 		rows++;
 	}
-	assert_int_equal(rows, 8);
+	assert_int_equal(rows, 10);
+}
+
+static void a_footer_is_at_the_end_or_the_start(void **state)
+{
+	(void)state;
+	set("vhd-footer", "end", 0);
+	set("vhd-footer", "start", 0);
+	set("vhd-footer", "middle", -EINVAL);
+	set("vhd-footer", "", -EINVAL);
+	set("ignore-checksums", NULL, 0);
+	set("ignore-checksums", "yes", -EINVAL);
 }
 
 static void other_names_are_left_to_the_caller(void **state)
@@ -204,6 +215,7 @@ int main(void)
 		cmocka_unit_test(a_flag_takes_no_value),
 		cmocka_unit_test(patience_is_a_number_of_seconds),
 		cmocka_unit_test(each_row_with_a_value_needs_it),
+		cmocka_unit_test(a_footer_is_at_the_end_or_the_start),
 		cmocka_unit_test(other_names_are_left_to_the_caller),
 		cmocka_unit_test(lists_keep_their_order),
 		cmocka_unit_test(lists_hold_a_whole_chain_and_no_more),

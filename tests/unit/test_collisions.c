@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Blocks that share bytes: what the search finds is compared with all pairs of blocks. */
+#include "config.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "support/collisions.h"
+#include "util.h"
+
+enum { BLOCKS = 200 };
+
+/* Search among these blocks and compare each answer with all other blocks. */
+static void check(const uint32_t *starts, uint32_t count, uint64_t length)
+{
+	uint8_t bits[BLOCKS / 8 + 1] = { 0 };
+	struct vd_collisions set;
+	long found = 0;
+
+	assert_int_equal(vd_collisions_init(&set, count), 0);
+	for (uint32_t i = 0; i < count; i++)
+		vd_collisions_add(&set, starts[i], i);
+	assert_true(vd_collisions_find(&set, length, bits) >= 0);
+	for (uint32_t i = 0; i < count; i++) {
+		bool shares = false;
+
+		for (uint32_t j = 0; j < count; j++)
+			shares = shares || (i != j && starts[i] < starts[j] + length &&
+					    starts[j] < starts[i] + length);
+		assert_int_equal(bits[i / 8] >> i % 8 & 1, shares);
+		found += shares;
+	}
+	memset(bits, 0, sizeof(bits));
+	assert_int_equal(vd_collisions_find(&set, length, bits), found); /* in order by now */
+	vd_collisions_free(&set);
+}
+
+static void what_is_found_is_what_all_pairs_show(void **state)
+{
+	struct dice dice = { 1 };
+	uint32_t starts[BLOCKS];
+
+	(void)state;
+	for (int round = 0; round < 500; round++) {
+		uint64_t length = 1 + dice_roll(&dice, 40);
+		uint32_t count = 1 + (uint32_t)dice_roll(&dice, BLOCKS);
+		uint64_t room = 1 + dice_roll(&dice, 4 * count * length);
+		uint32_t first = (uint32_t)dice_roll(&dice, UINT32_MAX - room - length);
+
+		for (uint32_t i = 0; i < count; i++)
+			starts[i] = first + (uint32_t)dice_roll(&dice, room);
+		check(starts, count, length);
+	}
+}
+
+/* Each block lies on the next one by a little: none of them may be believed. */
+static void of_blocks_that_overlap_in_a_row_all_are_found(void **state)
+{
+	uint32_t starts[BLOCKS];
+
+	(void)state;
+	for (uint32_t i = 0; i < BLOCKS; i++)
+		starts[i] = 4 + i * 4096;
+	check(starts, BLOCKS, 4097);
+	check(starts, BLOCKS, 4096);
+}
+
+static void the_largest_places_work(void **state)
+{
+	static const uint32_t starts[] = { UINT32_MAX, 0, UINT32_MAX - 9, UINT32_MAX - 20, 3 };
+
+	(void)state;
+	check(starts, 5, 10);
+	check(starts, 5, 9);
+	check(starts, 5, UINT64_C(1) << 31);
+	check(starts, 1, 10);
+	check(starts, 0, 10);
+}
+
+int main(void)
+{
+	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test(what_is_found_is_what_all_pairs_show),
+		cmocka_unit_test(of_blocks_that_overlap_in_a_row_all_are_found),
+		cmocka_unit_test(the_largest_places_work),
+	};
+
+	return cmocka_run_group_tests_name("collisions", tests, NULL, NULL);
+}
