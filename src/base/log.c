@@ -41,6 +41,7 @@ void vd_log_to_syslog(int null)
 		dup3(null, log_fd, O_CLOEXEC);
 }
 
+__attribute__((format(printf, 2, 0)))
 static void log_line(int priority, const char *format, va_list args)
 {
 	char line[2304];

@@ -520,8 +520,8 @@ static int snapshot_match(const struct vd_snapshot *snapshot, void *data)
 	search->image->size = snapshot->disk_bytes;
 	if (snapshot->date_sec)
 		search->image->date = (struct timespec){
-			.tv_sec = snapshot->date_sec,
-			.tv_nsec = snapshot->date_ns < NANOSECONDS ? snapshot->date_ns : 0,
+			.tv_sec = (time_t)snapshot->date_sec,
+			.tv_nsec = (long)(snapshot->date_ns < NANOSECONDS ? snapshot->date_ns : 0),
 		};
 	/* IDs are used again after a snapshot was deleted, hence the date. */
 	search->image->snapshot =

@@ -203,7 +203,7 @@ static int index_attempt(struct vd_index *index, struct batch *batch, uint64_t *
 }
 
 /* The time in so many milliseconds, for pthread_cond_timedwait(). */
-static struct timespec time_in(unsigned milliseconds)
+static struct timespec time_in(long milliseconds)
 {
 	struct timespec until;
 
@@ -216,7 +216,7 @@ static struct timespec time_in(unsigned milliseconds)
 }
 
 /* Memory was short: who waits is told, and after a while there may be some. False: to be stopped. */
-static bool index_pause(struct vd_index *index, unsigned milliseconds)
+static bool index_pause(struct vd_index *index, long milliseconds)
 {
 	struct timespec until = time_in(milliseconds);
 	bool stop;
@@ -236,7 +236,7 @@ static void *index_run(void *data)
 {
 	struct vd_index *index = data;
 	struct batch batch = { .count = 0 };
-	unsigned pause = PAUSE_MILLISECONDS;
+	long pause = PAUSE_MILLISECONDS;
 	uint64_t done = 0;
 	int r;
 

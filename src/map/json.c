@@ -353,7 +353,7 @@ int vd_json_info(struct vd_index *index, const char *sandbox, char **text, size_
 	}
 	*length = strlen(padded);
 	memset(padded, ' ', *length);
-	memcpy(padded, used, vd_min(strlen(used), *length));
+	memcpy(padded, used, (size_t)vd_min(strlen(used), *length));
 	free(used);
 	*text = padded;
 	return 0;

@@ -75,7 +75,9 @@ static int allow(scmp_filter_ctx filter, const char *name)
 static int allow_masked(scmp_filter_ctx filter, const char *name, unsigned arg, unsigned long mask,
 			unsigned long want)
 {
-	struct scmp_arg_cmp compare = SCMP_CMP64(arg, SCMP_CMP_MASKED_EQ, mask, want);
+	const struct scmp_arg_cmp compare = {
+		.arg = arg, .op = SCMP_CMP_MASKED_EQ, .datum_a = mask, .datum_b = want,
+	};
 	int number = seccomp_syscall_resolve_name(name);
 
 	return number < 0 ? 0 : seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, number, 1, &compare);
@@ -84,7 +86,7 @@ static int allow_masked(scmp_filter_ctx filter, const char *name, unsigned arg, 
 /* Allow the call if argument `arg` is this. */
 static int allow_equal(scmp_filter_ctx filter, const char *name, unsigned arg, unsigned long want)
 {
-	struct scmp_arg_cmp compare = SCMP_CMP64(arg, SCMP_CMP_EQ, want);
+	const struct scmp_arg_cmp compare = { .arg = arg, .op = SCMP_CMP_EQ, .datum_a = want };
 	int number = seccomp_syscall_resolve_name(name);
 
 	return number < 0 ? 0 : seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, number, 1, &compare);
@@ -93,9 +95,12 @@ static int allow_equal(scmp_filter_ctx filter, const char *name, unsigned arg, u
 /* To outlive its parent, as the server of a mount does, but not to be sent signals by its end. */
 static int allow_outliving(scmp_filter_ctx filter)
 {
-	return seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(prctl), 2,
-				SCMP_A0_64(SCMP_CMP_EQ, PR_SET_PDEATHSIG),
-				SCMP_A1_64(SCMP_CMP_EQ, 0));
+	const struct scmp_arg_cmp compare[] = {
+		{ .arg = 0, .op = SCMP_CMP_EQ, .datum_a = PR_SET_PDEATHSIG },
+		{ .arg = 1, .op = SCMP_CMP_EQ, .datum_a = 0 },
+	};
+
+	return seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, SCMP_SYS(prctl), 2, compare);
 }
 
 static int allow_partly(scmp_filter_ctx filter)

@@ -130,7 +130,14 @@ static int drop_capabilities(void)
 	return syscall(SYS_capset, &header, none) < 0 ? -errno : 0;
 }
 
-static int limit(int resource, rlim_t most)
+/* The C library's type for RLIMIT_*. */
+#ifdef __GLIBC__
+typedef __rlimit_resource_t vd_resource;
+#else
+typedef int vd_resource;
+#endif
+
+static int limit(vd_resource resource, rlim_t most)
 {
 	struct rlimit now;
 

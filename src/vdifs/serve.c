@@ -248,6 +248,7 @@ static void server_free(struct server *server)
 }
 
 /* libfuse writes to stderr on its own as well; what it says to this function is worth a line. */
+__attribute__((format(printf, 2, 0)))
 static void log_libfuse(enum fuse_log_level level, const char *format, va_list args)
 {
 	char line[1024];

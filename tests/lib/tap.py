@@ -7,7 +7,7 @@ import sys
 
 def patience():
     """Limits on time are for an idle machine; how much longer this one may take."""
-    return int(os.environ.get('VD_PATIENCE') or 1 + os.getloadavg()[0] // os.cpu_count())
+    return int(os.environ.get('VD_PATIENCE') or min(20, 1 + os.getloadavg()[0] // os.cpu_count()))
 
 
 class Tap:

@@ -167,7 +167,7 @@ static void splicing_more_than_a_pipe_holds_does_not_block(void **state)
 
 static void a_source_that_cannot_splice_says_so(void **state)
 {
-	static const struct vd_source_ops ops = { NULL };
+	static const struct vd_source_ops ops = { .close = NULL };
 	struct vd_source source = { .ops = &ops, .fd = -1 };
 
 	(void)state;
@@ -218,7 +218,7 @@ static void a_change_is_one_of_size_or_mtime(void **state)
 
 static void what_cannot_tell_has_not_changed(void **state)
 {
-	static const struct vd_source_ops none = { NULL };
+	static const struct vd_source_ops none = { .close = NULL };
 	struct vd_source source = { .ops = &none, .fd = -1 };
 	struct stat now;
 	struct vd_source *closed = file_source(plain_file(*state, "file", 1000));
