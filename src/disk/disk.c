@@ -238,7 +238,7 @@ static void log_change(struct vd_log_once *once, const struct vd_source *source,
 {
 	uint64_t key = (uint64_t)now->st_size * UINT64_C(0x9e3779b97f4a7c15) ^
 		       (uint64_t)now->st_mtim.tv_sec << 30 ^ (uint64_t)now->st_mtim.tv_nsec ^
-		       (uint64_t)(uintptr_t)source;
+		       source->serial << 40;
 	char what[96], when[32] = "?";
 	struct tm tm;
 

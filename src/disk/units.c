@@ -71,7 +71,7 @@ int vd_units_new(size_t memory, unsigned threads, struct vd_units **out)
 
 static unsigned unit_bucket(const struct vd_image *image, uint64_t virt)
 {
-	uint64_t mixed = (virt >> 9) * UINT64_C(0x9e3779b97f4a7c15) ^ (uint64_t)(uintptr_t)image;
+	uint64_t mixed = (virt >> 9) * UINT64_C(0x9e3779b97f4a7c15) ^ image->serial;
 
 	return (unsigned)(mixed >> 32 ^ mixed) & (BUCKETS - 1);
 }
@@ -83,7 +83,7 @@ static struct vd_unit *unit_find(struct vd_units *units, const struct vd_image *
 
 	LIST_FOREACH(unit, &units->buckets[unit_bucket(image, virt)], bucket_link)
 	{
-		if (unit->run.start == virt && unit->image == image)
+		if (unit->run.start == virt && unit->image->serial == image->serial)
 			return unit;
 	}
 	return NULL;

@@ -79,6 +79,7 @@ enum vd_host_hole {
 /* One open layer. `state` belongs to the driver, all else is set by vd_image_open() and open(). */
 struct vd_image {
 	const struct vd_format *format;
+	uint64_t serial; /* vd_serial(): what caches know it by */
 	struct vd_source *source; /* the container file; owned unless borrows */
 	struct vd_source *data; /* QCOW2 external data file, or NULL; owned unless borrows */
 	bool borrows; /* sources and `changed` are another image's: vd_image_open_snapshot() */

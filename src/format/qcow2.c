@@ -248,22 +248,23 @@ static int l2_map(const struct position *l1, uint64_t virt, uint64_t want, struc
 		.entry_host = table + index * q->l2_entry_bytes,
 	};
 	const struct vd_page *page;
+	const uint8_t *entries;
 	int r = vd_cache_get(image->cache, image->source, q->l2_page_bits, at.entry_host, &page);
 
 	if (r < 0)
 		return r;
-	end = vd_min(end, page->host + page->bytes);
-	while (at.entry_host < end && (at.virt <= virt || at.virt - virt < want)) {
-		const uint8_t *bytes = page->data + (at.entry_host - page->host);
-
-		at.entry = get_be64(bytes);
-		if (!cluster_map(&at, bytes, runs))
+	end = vd_min(end, vd_page_end(page));
+	entries = vd_page_at(page, at.entry_host, end - at.entry_host);
+	while (entries && at.entry_host < end && (at.virt <= virt || at.virt - virt < want)) {
+		at.entry = get_be64(entries);
+		if (!cluster_map(&at, entries, runs))
 			break;
+		entries += q->l2_entry_bytes;
 		at.virt += q->cluster_bytes;
 		at.entry_host += q->l2_entry_bytes;
 	}
 	vd_cache_put(image->cache, page);
-	return 0;
+	return entries ? 0 : -EIO;
 }
 
 /*
@@ -275,7 +276,8 @@ static int l1_read(struct position *l1, uint64_t index, uint64_t most, uint64_t 
 	const struct vd_image *image = l1->image;
 	const struct qcow2 *q = image->state;
 	const struct vd_page *page;
-	uint64_t end = q->l1_host + (uint64_t)q->l1_size * 8;
+	const uint8_t *entries;
+	uint64_t end = q->l1_host + (uint64_t)q->l1_size * 8, count;
 	int r;
 
 	*absent = 0;
@@ -283,15 +285,17 @@ static int l1_read(struct position *l1, uint64_t index, uint64_t most, uint64_t 
 	r = vd_cache_get(image->cache, image->source, QCOW2_L1_PAGE_BITS, l1->entry_host, &page);
 	if (r < 0)
 		return r;
-	end = vd_min(end, page->host + page->bytes);
-	l1->entry = get_be64(page->data + (l1->entry_host - page->host));
-	for (uint64_t host = l1->entry_host; host < end && *absent < most; host += 8) {
-		if (get_be64(page->data + (host - page->host)) & QCOW2_OFFSET_MASK)
-			break;
-		++*absent;
+	count = vd_min((vd_min(end, vd_page_end(page)) - l1->entry_host) / 8, most);
+	entries = vd_page_at(page, l1->entry_host, count * 8);
+	if (entries && count > 0) {
+		l1->entry = get_be64(entries);
+		while (*absent < count && !(get_be64(entries + *absent * 8) & QCOW2_OFFSET_MASK))
+			++*absent;
+	} else {
+		r = -EIO;
 	}
 	vd_cache_put(image->cache, page);
-	return 0;
+	return r;
 }
 
 /* Why the L2 table of an L1 entry cannot be used, or NULL. */

@@ -219,13 +219,16 @@ static uint64_t bits_alike(const uint8_t *bytes, uint64_t bit, uint64_t end, boo
 static int table_read(const struct vd_image *image, uint64_t host, uint64_t *entry)
 {
 	const struct vd_page *page;
+	const uint8_t *bytes;
 	int r = vd_cache_get(image->cache, image->source, PAGE_BITS, host, &page);
 
 	if (r < 0)
 		return r;
-	*entry = get_be64(page->data + (host - page->host));
+	bytes = vd_page_at(page, host, 8);
+	if (bytes)
+		*entry = get_be64(bytes);
 	vd_cache_put(image->cache, page);
-	return 0;
+	return bytes ? 0 : -EIO;
 }
 
 int qcow2_bitmap_map(const struct vd_image *image, const struct vd_bitmap *bitmap, uint64_t virt,
@@ -237,6 +240,7 @@ int qcow2_bitmap_map(const struct vd_image *image, const struct vd_bitmap *bitma
 	uint64_t count = per_cluster - bit % per_cluster; /* that the entry speaks of */
 	uint64_t entry = 0, host = 0;
 	const struct vd_page *page;
+	const uint8_t *bytes = NULL;
 	const char *fault;
 	bool set = false;
 	int r = table_read(image, entry_host, &entry);
@@ -246,11 +250,13 @@ int qcow2_bitmap_map(const struct vd_image *image, const struct vd_bitmap *bitma
 		host += bit % per_cluster / 8;
 		r = vd_cache_get(image->cache, image->source, PAGE_BITS, host, &page);
 		if (r == 0) {
-			uint64_t skip = (host - page->host) * 8 + bit % 8;
+			uint64_t last = vd_min((vd_page_end(page) - host) * 8, bit % 8 + count);
 
-			count = bits_alike(page->data, skip, vd_min(page->bytes * 8, skip + count),
-					   &set);
+			bytes = vd_page_at(page, host, vd_div_up(last, 8));
+			if (bytes)
+				count = bits_alike(bytes, bit % 8, last, &set);
 			vd_cache_put(image->cache, page);
+			r = bytes ? 0 : -EIO;
 		}
 		fault = r < 0 ? "the bits cannot be read" : NULL;
 	}

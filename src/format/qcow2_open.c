@@ -438,14 +438,16 @@ static int l1_search(struct l1_search *search)
 
 	while (done < q->l1_size && r == 0) {
 		const struct vd_page *page;
+		const uint8_t *entries;
 		uint64_t host = q->l1_host + (uint64_t)done * 8;
 		uint32_t count;
 
 		r = vd_cache_get(image->cache, image->source, QCOW2_L1_PAGE_BITS, host, &page);
 		if (r < 0)
 			break;
-		count = (uint32_t)vd_min((page->host + page->bytes - host) / 8, q->l1_size - done);
-		r = l1_search_page(search, page->data + (host - page->host), done, count);
+		count = (uint32_t)vd_min((vd_page_end(page) - host) / 8, q->l1_size - done);
+		entries = vd_page_at(page, host, (uint64_t)count * 8);
+		r = entries && count > 0 ? l1_search_page(search, entries, done, count) : -EIO;
 		vd_cache_put(image->cache, page);
 		done += count;
 	}

@@ -41,14 +41,19 @@ static uint64_t block_count(const struct vd_image *image, uint64_t host, uint64_
 
 	while (count > 0) {
 		const struct vd_page *page;
+		const uint8_t *counts;
 		uint64_t bytes, here;
 
 		if (vd_cache_get(image->cache, image->source, PAGE_BITS, host, &page) < 0)
 			return used;
-		bytes = page->host + page->bytes - host;
+		bytes = vd_page_end(page) - host;
 		here = vd_min(count, bytes * 8 >> q->refcount_order);
-		used += entries_count(page->data + (host - page->host), here, q->refcount_order);
+		counts = vd_page_at(page, host, bytes);
+		if (counts)
+			used += entries_count(counts, here, q->refcount_order);
 		vd_cache_put(image->cache, page);
+		if (!counts)
+			return used;
 		host += bytes;
 		count -= here;
 	}
@@ -60,12 +65,14 @@ static uint64_t table_entry(const struct vd_image *image, uint64_t host)
 {
 	const struct qcow2 *q = image->state;
 	const struct vd_page *page;
+	const uint8_t *bytes;
 	uint64_t entry;
 
 	if (!vd_inside(host, 8, image->source->size) ||
 	    vd_cache_get(image->cache, image->source, PAGE_BITS, host, &page) < 0)
 		return 0;
-	entry = get_be64(page->data + (host - page->host)) & TABLE_OFFSET_MASK;
+	bytes = vd_page_at(page, host, 8);
+	entry = bytes ? get_be64(bytes) & TABLE_OFFSET_MASK : 0;
 	vd_cache_put(image->cache, page);
 	return entry % q->cluster_bytes == 0 &&
 			       vd_inside(entry, q->cluster_bytes, image->source->size)

@@ -161,6 +161,7 @@ static int image_open(struct vd_source *source, const struct vd_image *of,
 			vd_source_close(source);
 		return vd_fail(err, ENOMEM, "out of memory");
 	}
+	image->serial = vd_serial();
 	image->source = source;
 	image->borrows = of;
 	image->cache = cache;

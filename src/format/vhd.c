@@ -265,12 +265,14 @@ static int bat_search(struct bat_search *search)
 	while (done < search->blocks && r == 0) {
 		uint64_t host = vhd->table_host + done * 4, count;
 		const struct vd_page *page;
+		const uint8_t *entries;
 
 		r = vd_cache_get(image->cache, image->source, BAT_PAGE_BITS, host, &page);
 		if (r < 0)
 			break;
-		count = vd_min((page->host + page->bytes - host) / 4, search->blocks - done);
-		r = bat_search_page(search, page->data + (host - page->host), done, count);
+		count = vd_min((vd_page_end(page) - host) / 4, search->blocks - done);
+		entries = vd_page_at(page, host, count * 4);
+		r = entries && count > 0 ? bat_search_page(search, entries, done, count) : -EIO;
 		vd_cache_put(image->cache, page);
 		done += count;
 	}
@@ -549,6 +551,7 @@ static int block_map(const struct vd_image *image, uint64_t virt, uint64_t block
 	uint64_t data_host = block_host + vhd->bitmap_bytes;
 	uint64_t byte = block_host + sector / 8; /* of the bitmap */
 	const struct vd_page *page;
+	const uint8_t *bitmap;
 	uint64_t first, end; /* sectors of the block that the page covers: [first, end) */
 	int r;
 
@@ -561,9 +564,9 @@ static int block_map(const struct vd_image *image, uint64_t virt, uint64_t block
 	if (r < 0)
 		return r;
 	first = page->host > block_host ? (page->host - block_host) * 8 : 0;
-	end = vd_min((page->host + page->bytes - block_host) * 8, vhd->block_bytes / VD_SECTOR);
-	while (sector < end) {
-		const uint8_t *bitmap = page->data + (block_host + first / 8 - page->host);
+	end = vd_min((vd_page_end(page) - block_host) * 8, vhd->block_bytes / VD_SECTOR);
+	bitmap = vd_page_at(page, block_host + first / 8, vd_div_up(end - first, 8));
+	while (bitmap && sector < end) {
 		uint64_t count = bits_alike(bitmap, sector - first, end - first);
 		struct vd_run absent = {
 			.start = block_virt + sector * VD_SECTOR,
@@ -578,27 +581,44 @@ static int block_map(const struct vd_image *image, uint64_t virt, uint64_t block
 		sector += count;
 	}
 	vd_cache_put(image->cache, page);
-	return 0;
+	return bitmap ? 0 : -EIO;
 }
 
-/* The number of absent BAT entries from the one at entry_host on, in this page and table. */
-static uint64_t absent_entries(const struct vhd *vhd, const struct vd_page *page,
-			       uint64_t entry_host, uint64_t most)
+/*
+ * Read the BAT entry of the block; *absent: how many entries from it on, in its page, are absent. At
+ * most as many are looked at.
+ */
+static int bat_read(const struct vd_image *image, uint64_t block, uint64_t most, uint32_t *entry,
+		    uint64_t *absent)
 {
-	uint64_t table_end = vhd->table_host + vhd->table_bytes;
-	uint64_t end = vd_min(vd_min(page->host + page->bytes, table_end), entry_host + most * 4);
-	uint64_t at = entry_host;
+	const struct vhd *vhd = image->state;
+	uint64_t host = vhd->table_host + block * 4;
+	uint64_t end = vd_min(vhd->table_host + vhd->table_bytes, host + most * 4);
+	const struct vd_page *page;
+	const uint8_t *entries;
+	uint64_t count;
+	int r = vd_cache_get(image->cache, image->source, BAT_PAGE_BITS, host, &page);
 
-	while (at + 4 <= end && get_be32(page->data + (at - page->host)) == BAT_ABSENT)
-		at += 4;
-	return (at - entry_host) / 4;
+	*absent = 0;
+	if (r < 0)
+		return r;
+	count = (vd_min(end, vd_page_end(page)) - host) / 4;
+	entries = vd_page_at(page, host, count * 4);
+	if (entries && count > 0) {
+		*entry = get_be32(entries);
+		while (*absent < count && get_be32(entries + *absent * 4) == BAT_ABSENT)
+			++*absent;
+	} else {
+		r = -EIO;
+	}
+	vd_cache_put(image->cache, page);
+	return r;
 }
 
 static int vhd_map(const struct vd_image *image, uint64_t virt, uint64_t want, struct vd_runs *runs)
 {
 	const struct vhd *vhd = image->state;
-	uint64_t block, entry_host, absent;
-	const struct vd_page *page;
+	uint64_t block, absent;
 	const char *fault;
 	uint32_t entry;
 	int r;
@@ -606,18 +626,14 @@ static int vhd_map(const struct vd_image *image, uint64_t virt, uint64_t want, s
 	if (vhd->type == TYPE_FIXED)
 		return fixed_map(image, runs);
 	block = virt / vhd->block_bytes;
-	entry_host = vhd->table_host + block * 4;
-	r = vd_cache_get(image->cache, image->source, BAT_PAGE_BITS, entry_host, &page);
+	r = bat_read(image, block, (virt % vhd->block_bytes + want - 1) / vhd->block_bytes + 1,
+		     &entry, &absent);
 	if (r == -ENOMEM)
 		return r;
 	if (r < 0) {
 		block_is_bad(image, block, NULL, "the BAT cannot be read", runs);
 		return 0;
 	}
-	entry = get_be32(page->data + (entry_host - page->host));
-	absent = absent_entries(vhd, page, entry_host,
-				(virt % vhd->block_bytes + want - 1) / vhd->block_bytes + 1);
-	vd_cache_put(image->cache, page);
 	if (absent > 0) {
 		struct vd_run run = {
 			.start = block * vhd->block_bytes,

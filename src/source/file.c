@@ -126,6 +126,7 @@ int vd_source_from_fd(int fd, int dir_fd, const char *name, struct vd_source **o
 	}
 	vd_escape(source->name, room, name, strlen(name));
 	source->ops = &file_ops;
+	source->serial = vd_serial();
 	source->fd = fd;
 	source->dir_fd = dir_fd;
 	r = file_examine(source, err);

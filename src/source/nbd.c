@@ -48,8 +48,7 @@
 #include "source/waiter.h"
 
 #define READ_MAX ((size_t)4 << 20) /* bytes in one request */
-#define AHEAD_BYTES \
-	((size_t)256 << 10) /* a block of read-ahead: what the kernel asks for at most */
+#define AHEAD_BYTES ((size_t)256 << 10) /* a block of read-ahead: the kernel's largest request */
 #define ALIGN_MAX (64u << 10) /* the protocol's limit for the smallest block */
 #define STATUS_FIRST (UINT64_C(64) << 20) /* bytes to ask for holes at once; doubled while few */
 #define STATUS_MAX (UINT64_C(2) << 30)
@@ -672,6 +671,7 @@ int vd_source_from_socket(int socket, const char *name, struct vd_source **out,
 	}
 	vd_escape(nbd->source.name, room, name, strlen(name));
 	nbd->source.ops = &nbd_source_ops;
+	nbd->source.serial = vd_serial();
 	nbd->source.fd = socket;
 	nbd->source.dir_fd = nbd->socket = nbd->wake[0] = nbd->wake[1] = -1;
 	nbd->source.is_server = true;

@@ -17,6 +17,7 @@
 #include <sys/types.h>
 
 #include "base/error.h"
+#include "base/serial.h"
 #include "source/identity.h"
 
 struct vd_source;
@@ -60,6 +61,7 @@ struct vd_source_ops {
 
 struct vd_source {
 	const struct vd_source_ops *ops;
+	uint64_t serial; /* vd_serial(): what caches know it by */
 	char *name; /* escaped, for messages; owned */
 	uint64_t size; /* bytes when it was opened; later growth is not seen */
 	struct stat st; /* when it was opened: owner, mode, times, numbers */

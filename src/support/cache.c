@@ -6,6 +6,7 @@
  */
 #include "config.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdbool.h>
@@ -19,7 +20,7 @@
 
 struct cache_entry {
 	struct vd_page page; /* first: vd_cache_put() gets a pointer to it */
-	const struct vd_source *source;
+	uint64_t serial; /* of the source */
 	unsigned page_bits;
 	unsigned users;
 	bool loading;
@@ -52,7 +53,7 @@ int vd_cache_new(size_t limit, struct vd_cache **out)
 
 static unsigned cache_bucket(const struct vd_source *source, uint64_t host)
 {
-	uint64_t mixed = (host >> 9) * 0x9e3779b97f4a7c15u ^ (uint64_t)(uintptr_t)source;
+	uint64_t mixed = (host >> 9) * 0x9e3779b97f4a7c15u ^ source->serial;
 
 	return (unsigned)((mixed >> 20) ^ mixed) & (CACHE_BUCKETS - 1);
 }
@@ -93,7 +94,7 @@ static struct cache_entry *cache_find(struct vd_cache *cache, unsigned bucket,
 
 	LIST_FOREACH(entry, &cache->buckets[bucket], bucket_link)
 	{
-		if (entry->page.host == host && entry->source == source &&
+		if (entry->page.host == host && entry->serial == source->serial &&
 		    entry->page_bits == page_bits)
 			return entry;
 	}
@@ -114,7 +115,7 @@ static struct cache_entry *cache_add(struct vd_cache *cache, unsigned bucket,
 		return NULL;
 	*entry = (struct cache_entry){
 		.page = { .data = entry->data, .host = host, .bytes = bytes },
-		.source = source,
+		.serial = source->serial,
 		.page_bits = page_bits,
 		.users = 1,
 		.loading = true,
@@ -125,12 +126,13 @@ static struct cache_entry *cache_add(struct vd_cache *cache, unsigned bucket,
 }
 
 /* Read the new entry's bytes without the lock, then wake those who wait for it. */
-static int cache_load(struct vd_cache *cache, struct cache_entry *entry)
+static int cache_load(struct vd_cache *cache, const struct vd_source *source,
+		      struct cache_entry *entry)
 {
 	int r;
 
 	pthread_mutex_unlock(&cache->lock);
-	r = vd_source_read(entry->source, entry->data, entry->page.bytes, entry->page.host);
+	r = vd_source_read(source, entry->data, entry->page.bytes, entry->page.host);
 	pthread_mutex_lock(&cache->lock);
 	entry->loading = false;
 	if (r < 0)
@@ -147,6 +149,7 @@ int vd_cache_get(struct vd_cache *cache, const struct vd_source *source, unsigne
 	struct cache_entry *entry;
 	int r = 0;
 
+	assert(source->serial != 0); /* whatever made it has forgotten this */
 	pthread_mutex_lock(&cache->lock);
 	while ((entry = cache_find(cache, bucket, source, page_bits, start)) && entry->loading)
 		pthread_cond_wait(&cache->loaded, &cache->lock);
@@ -155,7 +158,7 @@ int vd_cache_get(struct vd_cache *cache, const struct vd_source *source, unsigne
 			TAILQ_REMOVE(&cache->idle, entry, idle_link);
 	} else {
 		entry = cache_add(cache, bucket, source, page_bits, start);
-		r = entry ? cache_load(cache, entry) : -ENOMEM;
+		r = entry ? cache_load(cache, source, entry) : -ENOMEM;
 	}
 	pthread_mutex_unlock(&cache->lock);
 	if (r == 0)

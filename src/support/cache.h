@@ -3,7 +3,8 @@
  * A bounded cache of metadata pages: pieces of L1 and L2 tables, BATs and sector bitmaps.
  *
  * A page is an aligned power-of-two piece of a source. It is read once, shared by all threads, and
- * dropped, least recently used first, when the cache would grow past its limit. The caller
+ * dropped, least recently used first, when the cache would grow past its limit. It is known by the
+ * serial number of its source, so that a source may be closed while its pages are here. The caller
  * chooses the size of the page by how its table lies in the file; a piece of a source must always
  * be asked for with the same size, or it is held twice.
  *
@@ -16,15 +17,35 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/bytes.h"
 #include "source/source.h"
 
 struct vd_cache;
 
+/* Read it through vd_page_at(). */
 struct vd_page {
 	const uint8_t *data;
 	uint64_t host; /* of data[0], in bytes */
 	size_t bytes; /* less than the page size only at the end of the source */
 };
+
+/*
+ * The `bytes` bytes at `host`, which must all be in the page. NULL: they are not, and the caller
+ * treats them as unreadable. How many bytes of a table lie in one page follows from numbers of the
+ * image, so that this is checked at the place where it counts.
+ */
+static inline const uint8_t *vd_page_at(const struct vd_page *page, uint64_t host, uint64_t bytes)
+{
+	if (host < page->host || !vd_inside(host - page->host, bytes, page->bytes))
+		return NULL;
+	return page->data + (host - page->host);
+}
+
+/* Where the page ends, in bytes of the source. */
+static inline uint64_t vd_page_end(const struct vd_page *page)
+{
+	return page->host + page->bytes;
+}
 
 /* limit: bytes of pages to hold. Pages in use do not count against it. 0 or -ENOMEM. */
 int vd_cache_new(size_t limit, struct vd_cache **out);

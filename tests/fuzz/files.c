@@ -258,6 +258,7 @@ int fuzz_open(void *context, const struct vd_open_request *request, struct vd_so
 		vd_escape(shown, sizeof(shown), name, strlen(name));
 		memory->source = (struct vd_source){
 			.ops = &memory_ops,
+			.serial = vd_serial(),
 			.name = strdup(shown),
 			.size = files->files[i].size,
 			.st = { .st_mode = S_IFREG | 0600, .st_ino = i + 1 },

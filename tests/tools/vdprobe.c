@@ -2,16 +2,10 @@
 /*
  * vdprobe [--no-seek] [--readers] [--option=value...] IMAGE: what answers cost, for tests/limits.py.
  *
-<<<<<<< Updated upstream
  * Opens the image and then, without an index, reads and seeks at some places of the disk; with
  * --readers, also reads with as many threads as vdifs may have. Prints the processor time of the
  * opening and of the slowest answer in milliseconds and the peak of memory in KiB: "open 12.3",
  * "read 0.1", "seek 3.0", "memory 4096".
-=======
- * Opens the image and then, without an index, reads and seeks at some places of the disk; with --readers, also
- * reads with as many threads as vdifs may have. Prints the processor time of the opening and of the slowest answer
- * in milliseconds and the peak of memory in KiB: "open 12.3", "read 0.1", "seek 3.0", "memory 4096".
->>>>>>> Stashed changes
  * Processor time, because a test must not fail when the machine is busy.
  */
 #include "config.h"

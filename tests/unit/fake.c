@@ -130,6 +130,7 @@ struct fake_source *fake_source_new(uint64_t size, uint64_t seed, unsigned hole_
 	assert_non_null(fake);
 	fake->source = (struct vd_source){
 		.ops = &fake_source_ops,
+		.serial = vd_serial(),
 		.name = strdup("fake"),
 		.size = size,
 		.fd = -1,
@@ -142,6 +143,15 @@ struct fake_source *fake_source_new(uint64_t size, uint64_t seed, unsigned hole_
 	fake->seed = seed;
 	fake->hole_bits = hole_bits;
 	return fake;
+}
+
+void fake_source_renew(struct fake_source *fake, uint64_t size, uint64_t seed)
+{
+	struct fake_source *other = fake_source_new(size, seed, 0);
+
+	free(fake->source.name);
+	*fake = *other;
+	free(other);
 }
 
 struct fake_layer *fake_layer(const struct vd_image *image)
@@ -258,6 +268,7 @@ static struct vd_image *image_new(const struct vd_format *format, uint64_t size)
 
 	assert_non_null(image);
 	image->format = format;
+	image->serial = vd_serial();
 	image->size = size;
 	image->corrupt = make(sizeof(*image->corrupt));
 	*image->corrupt = (struct vd_log_once)VD_LOG_ONCE_INIT;

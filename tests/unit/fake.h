@@ -40,6 +40,9 @@ struct fake_source {
 };
 
 struct fake_source *fake_source_new(uint64_t size, uint64_t seed, unsigned hole_bits);
+
+/* Close it and make a new one in its memory, as malloc() may do. */
+void fake_source_renew(struct fake_source *fake, uint64_t size, uint64_t seed);
 bool fake_source_is_hole(const struct vd_source *source, uint64_t host);
 uint8_t fake_source_byte(const struct vd_source *source, uint64_t host);
 

@@ -121,6 +121,39 @@ static void sources_do_not_mix(void **state)
 	vd_source_close(&b->source);
 }
 
+/* malloc() gives the memory of a closed source to the next one, while the cache lives on. */
+static void a_closed_source_leaves_no_page_for_the_next_one(void **state)
+{
+	struct fake_source *fake = source_of(5000);
+	struct vd_cache *cache = cache_of(1 << 20);
+
+	(void)state;
+	for (uint64_t i = 0; i < 20; i++) {
+		for (uint64_t host = 0; host < fake->source.size; host += PAGE_BYTES)
+			touch(cache, &fake->source, host);
+		fake_source_renew(fake, 300 + i * 700, 8 + i);
+	}
+	vd_cache_free(cache);
+	vd_source_close(&fake->source);
+}
+
+static void bytes_outside_a_page_are_not_given(void **state)
+{
+	static const uint8_t bytes[16];
+	const struct vd_page page = { .data = bytes, .host = 4096, .bytes = 16 };
+
+	(void)state;
+	assert_ptr_equal(vd_page_at(&page, 4096, 16), bytes);
+	assert_ptr_equal(vd_page_at(&page, 4111, 1), bytes + 15);
+	assert_ptr_equal(vd_page_at(&page, 4112, 0), bytes + 16);
+	assert_null(vd_page_at(&page, 4095, 1));
+	assert_null(vd_page_at(&page, 4112, 1));
+	assert_null(vd_page_at(&page, 4104, 9));
+	assert_null(vd_page_at(&page, 4104, UINT64_MAX));
+	assert_null(vd_page_at(&page, 0, 4096));
+	assert_true(vd_page_end(&page) == 4112);
+}
+
 static void idle_pages_never_exceed_the_limit(void **state)
 {
 	struct fake_source *fake = source_of(100000);
@@ -378,6 +411,8 @@ int main(void)
 		cmocka_unit_test(the_last_page_ends_with_the_source),
 		cmocka_unit_test(a_page_is_shared_and_read_once),
 		cmocka_unit_test(sources_do_not_mix),
+		cmocka_unit_test(a_closed_source_leaves_no_page_for_the_next_one),
+		cmocka_unit_test(bytes_outside_a_page_are_not_given),
 		cmocka_unit_test(idle_pages_never_exceed_the_limit),
 		cmocka_unit_test(without_room_nothing_is_kept),
 		cmocka_unit_test(pages_in_use_stay_whatever_the_limit),

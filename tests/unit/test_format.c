@@ -254,6 +254,7 @@ static struct failing_source *failing_source(const struct image *image, uint64_t
 	assert_non_null(failing);
 	failing->source = (struct vd_source){
 		.ops = &failing_ops,
+		.serial = vd_serial(),
 		.name = strdup("failing"),
 		.size = image->count,
 		.fd = -1,
