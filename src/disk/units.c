@@ -3,9 +3,9 @@
  * One mutex over a hash table, a queue of what is wanted and a list of what may be dropped.
  *
  * A unit is WANTED (in the queue), BUSY (somebody decodes it), READY, or FAILED. It is in the
- * table in all states but FAILED, so that a failed one is tried again by the next reader. It is
- * in the idle list when it is READY and nobody uses it. The threads start with the first
- * question, since a mount of a plain image never needs them.
+ * table in all states but FAILED; a failed one is remembered without its bytes for a second, then it
+ * is tried again by the next reader. A unit is in the idle list when it is READY and nobody uses it.
+ * The threads start with the first question, since a mount of a plain image never needs them.
  */
 #include "config.h"
 
@@ -14,6 +14,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/queue.h>
+#include <time.h>
 
 #include "base/bytes.h"
 #include "disk/units.h"
@@ -22,6 +23,8 @@
 #define THREADS_MAX 16
 #define READERS 8 /* sequential readers that are told apart */
 #define AHEAD_BYTES ((uint64_t)1 << 20)
+#define FAILURES 64 /* units that are remembered as damaged */
+#define FAILURE_SECONDS 1
 
 enum unit_state { WANTED, BUSY, READY, FAILED };
 
@@ -38,6 +41,14 @@ struct vd_unit {
 
 TAILQ_HEAD(unit_list, vd_unit);
 
+/* A unit that could not be decoded a moment ago. */
+struct failure {
+	uint64_t image; /* serial number; 0: none */
+	uint64_t virt;
+	int error;
+	struct timespec time;
+};
+
 struct vd_units {
 	pthread_mutex_t lock;
 	pthread_cond_t work; /* the queue is not empty, or stop */
@@ -47,6 +58,8 @@ struct vd_units {
 	struct unit_list queue, idle; /* idle: least recently used first */
 	uint64_t ends[READERS]; /* where recent reads ended; [next_end] is the oldest */
 	unsigned next_end;
+	struct failure failures[FAILURES];
+	unsigned next_failure; /* the oldest of them */
 	bool started, stop;
 	unsigned threads; /* to start, then running */
 	pthread_t ids[THREADS_MAX];
@@ -137,6 +150,35 @@ static void unit_rest(struct vd_units *units, struct vd_unit *unit)
 	units_evict(units, 0);
 }
 
+static void failure_keep(struct vd_units *units, const struct vd_unit *unit)
+{
+	struct failure *failure = &units->failures[units->next_failure++ % FAILURES];
+
+	*failure = (struct failure){
+		.image = unit->image->serial,
+		.virt = unit->run.start,
+		.error = unit->error,
+	};
+	clock_gettime(CLOCK_MONOTONIC, &failure->time);
+}
+
+/* What the unit has failed with a moment ago, or 0. The lock is held. */
+static int failure_find(const struct vd_units *units, const struct vd_image *image, uint64_t virt)
+{
+	struct timespec now;
+
+	for (unsigned i = 0; i < FAILURES && units->next_failure > 0; i++) {
+		const struct failure *failure = &units->failures[i];
+
+		if (failure->image != image->serial || failure->virt != virt)
+			continue;
+		clock_gettime(CLOCK_MONOTONIC, &now);
+		if (now.tv_sec - failure->time.tv_sec <= FAILURE_SECONDS)
+			return failure->error;
+	}
+	return 0;
+}
+
 /* Decode a BUSY unit that the caller uses. Called and left with the lock held. */
 static void unit_decode(struct vd_units *units, struct vd_unit *unit, struct vd_scratch *scratch)
 {
@@ -149,6 +191,8 @@ static void unit_decode(struct vd_units *units, struct vd_unit *unit, struct vd_
 	unit->error = r;
 	if (r < 0)
 		LIST_REMOVE(unit, bucket_link);
+	if (r < 0 && r != -ENOMEM)
+		failure_keep(units, unit);
 	pthread_cond_broadcast(&units->done);
 }
 
@@ -233,6 +277,7 @@ void vd_units_ask(struct vd_units *units, const struct vd_image *image, const st
 	if (!units->started)
 		units_start(units);
 	if (units->threads > 0 && !unit_find(units, image, run->start) &&
+	    failure_find(units, image, run->start) == 0 &&
 	    units_evict(units, run->length)) {
 		unit = unit_add(units, image, run, WANTED);
 		if (unit) {
@@ -296,11 +341,15 @@ static struct vd_unit *unit_take(struct vd_units *units, const struct vd_image *
 int vd_units_get(struct vd_units *units, const struct vd_image *image, const struct vd_run *run,
 		 struct vd_scratch *scratch, struct vd_unit **out, const uint8_t **bytes)
 {
-	struct vd_unit *unit;
-	int r = -ENOMEM;
+	struct vd_unit *unit = NULL;
+	int r;
 
 	pthread_mutex_lock(&units->lock);
-	unit = unit_take(units, image, run, scratch);
+	r = failure_find(units, image, run->start);
+	if (r == 0) {
+		unit = unit_take(units, image, run, scratch);
+		r = -ENOMEM;
+	}
 	if (unit) {
 		r = unit->state == FAILED ? unit->error : 0;
 		if (r < 0 && --unit->users == 0)
