@@ -62,32 +62,65 @@ void vd_log(int priority, const char *format, ...)
 	va_end(args);
 }
 
-/* True when the caller may log: the place is new and there is room. *last: it is the last line. */
-static bool log_is_new(struct vd_log_once *once, uint64_t key, bool *last)
+/* Remember the place. True: it is new. The lock is held. */
+static bool once_add(struct vd_log_once *once, uint64_t key)
 {
-	bool fresh = true;
+	unsigned slot = (unsigned)(key * UINT64_C(0x9e3779b97f4a7c15) >> 40);
+
+	if (key == 0 && once->has_zero)
+		return false;
+	while (key != 0 && once->seen[slot % VD_LOG_ONCE_SLOTS] != 0) {
+		if (once->seen[slot % VD_LOG_ONCE_SLOTS] == key)
+			return false;
+		slot++;
+	}
+	once->is_full = once->count >= VD_LOG_ONCE_SLOTS / 2;
+	if (once->is_full)
+		return false;
+	if (key == 0)
+		once->has_zero = true;
+	else
+		once->seen[slot % VD_LOG_ONCE_SLOTS] = key;
+	once->count++;
+	return true;
+}
+
+/* True when the caller may log: the place is new and there is room for a line. */
+static bool log_is_new(struct vd_log_once *once, uint64_t key)
+{
+	bool fresh;
 
 	pthread_mutex_lock(&once->lock);
-	for (unsigned i = 0; i < once->count && fresh; i++)
-		fresh = once->seen[i] != key;
-	fresh = fresh && once->count < VD_LOG_ONCE_MAX;
-	if (fresh)
-		once->seen[once->count++] = key;
-	*last = fresh && once->count == VD_LOG_ONCE_MAX;
+	fresh = once_add(once, key) && once->count <= VD_LOG_ONCE_MAX;
 	pthread_mutex_unlock(&once->lock);
 	return fresh;
 }
 
 void vd_log_once(struct vd_log_once *once, uint64_t key, const char *format, ...)
 {
-	bool last;
 	va_list args;
 
-	if (!once || !log_is_new(once, key, &last))
+	if (!once || !log_is_new(once, key))
 		return;
 	va_start(args, format);
 	log_line(LOG_ERR, format, args);
 	va_end(args);
-	if (last)
-		vd_log(LOG_ERR, "further lines of this kind about this image are left out");
+}
+
+void vd_log_once_rest(struct vd_log_once *once, const char *name)
+{
+	unsigned rest = 0;
+	bool is_full;
+
+	pthread_mutex_lock(&once->lock);
+	if (once->count > VD_LOG_ONCE_MAX && !once->is_told)
+		rest = once->count - VD_LOG_ONCE_MAX;
+	is_full = once->is_full;
+	once->is_told = once->is_told || rest > 0;
+	pthread_mutex_unlock(&once->lock);
+	if (rest > 0)
+		vd_log(LOG_ERR,
+		       "%s: %s%u more places of this file are damaged or cannot be read; vdimap "
+		       "--text lists what they are on the disk",
+		       name, is_full ? "more than " : "", rest);
 }

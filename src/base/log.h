@@ -7,6 +7,7 @@
 #define VD_BASE_LOG_H
 
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 /*
@@ -30,17 +31,21 @@ void vd_log_to_syslog(int null);
 /* The priority is one of syslog(3): LOG_ERR, LOG_WARNING, LOG_INFO. */
 void vd_log(int priority, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-#define VD_LOG_ONCE_MAX 32
+#define VD_LOG_ONCE_MAX 8 /* lines a file */
+#define VD_LOG_ONCE_SLOTS 512 /* a power of two */
 
 /*
- * Remembers which places have been complained about, so that a corrupt table that is met a
- * million times gives one line. After VD_LOG_ONCE_MAX places one last line says that the rest is
- * left out. Initialise with VD_LOG_ONCE_INIT; self-locking.
+ * Remembers which places of a file have been logged, so that a corrupt table that is met a million
+ * times gives one line. After VD_LOG_ONCE_MAX places the others are only counted, each of them once,
+ * until vd_log_once_rest() logs their number. Initialise with VD_LOG_ONCE_INIT; self-locking.
  */
 struct vd_log_once {
 	pthread_mutex_t lock;
-	unsigned count;
-	uint64_t seen[VD_LOG_ONCE_MAX];
+	unsigned count; /* of places in `seen`, and of the key 0 */
+	bool has_zero; /* the key 0 is one of them */
+	bool is_full; /* there were more places than are remembered */
+	bool is_told; /* the number has been logged */
+	uint64_t seen[VD_LOG_ONCE_SLOTS]; /* a hash table of keys; 0: empty */
 };
 
 #define VD_LOG_ONCE_INIT                          \
@@ -54,5 +59,11 @@ struct vd_log_once {
  */
 void vd_log_once(struct vd_log_once *once, uint64_t key, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
+
+/*
+ * If places were left out, log how many; only the first such call logs. Call when a walk over the
+ * whole disk has ended, or at the end of the file's use. name: the file's, for the message.
+ */
+void vd_log_once_rest(struct vd_log_once *once, const char *name);
 
 #endif

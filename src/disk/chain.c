@@ -17,6 +17,8 @@
 
 /* Bytes of metadata pages that all layers together keep. */
 #define CACHE_BYTES ((size_t)32 << 20)
+/* And while they are opened, when the search for shared tables needs memory, too. */
+#define CACHE_BYTES_OPENING ((size_t)8 << 20)
 /* Bytes of decoded clusters, unless --cache-memory says otherwise. */
 #define UNIT_BYTES ((size_t)32 << 20)
 
@@ -47,7 +49,9 @@ static int chain_source(struct chain *chain, const struct vd_open_request *reque
 
 	if (r < 0)
 		return r;
-	if (chain_has(chain->disk, source))
+	r = vd_budget_spend(&chain->disk->budget, VD_COST_FILE, source->name, "its size",
+			    source->size, err);
+	if (r == 0 && chain_has(chain->disk, source))
 		r = vd_fail(err, EEXIST,
 			    "%s: the chain comes back to this file, as its %s; it has no end",
 			    source->name, request->role);
@@ -112,6 +116,7 @@ static int chain_layer(struct chain *chain, struct vd_source *source, const char
 		.uuid = uuid,
 		.vhd_footer = chain->options->vhd_footer,
 		.ignore_checksums = chain->options->ignore_checksums,
+		.budget = &chain->disk->budget,
 	};
 	const struct vd_format *format = format_name ? vd_format_find(format_name) : NULL;
 	struct vd_image *image;
@@ -240,7 +245,7 @@ static int parent_search(struct chain *chain, const struct vd_image *child,
 	for (unsigned i = 0; i < parent->count; i++) {
 		request->name = parent->names[i];
 		r = parent_try(chain, parent, request, format, out, err);
-		if (r == 0 || r == -EBUSY || r == -ENOMEM || parent->count == 1)
+		if (r == 0 || r == -EBUSY || r == -ENOMEM || r == -E2BIG || parent->count == 1)
 			return r;
 		if (is_telling(r) && !told) {
 			telling = *err;
@@ -375,21 +380,25 @@ int vd_chain_open(const char *path, const struct vd_chain_options *options,
 	struct chain chain = { .options = options, .opener = opener, .disk = disk };
 	size_t unit_bytes = options->cache_memory ? options->cache_memory : UNIT_BYTES;
 	unsigned threads = (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
-	int r = -ENOMEM;
+	int r = 0;
 
-	if (!disk || vd_cache_new(CACHE_BYTES, &disk->cache) < 0 ||
+	if (!disk || vd_cache_new(CACHE_BYTES_OPENING, &disk->cache) < 0 ||
 	    vd_units_new(unit_bytes, threads, &disk->units) < 0)
-		vd_fail(err, ENOMEM, "out of memory");
+		r = vd_fail(err, ENOMEM, "out of memory");
 	else
+		disk->budget.left = VD_BUDGET_WORK;
+	if (r == 0)
 		r = chain_top(&chain, path, err);
 	if (r == 0 && !options->alone) {
 		do
 			r = chain_descend(&chain, err);
 		while (r > 0);
 	}
-	if (r < 0)
+	if (r < 0) {
 		vd_disk_close(disk);
-	else
-		*out = disk;
-	return r;
+		return r;
+	}
+	vd_cache_resize(disk->cache, CACHE_BYTES);
+	*out = disk;
+	return 0;
 }

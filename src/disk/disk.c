@@ -277,6 +277,15 @@ bool vd_disk_changed(const struct vd_disk *disk)
 	return changed;
 }
 
+void vd_disk_log_rest(const struct vd_disk *disk)
+{
+	for (unsigned i = 0; i < disk->count; i++) {
+		const struct vd_image *image = disk->layers[i];
+
+		vd_log_once_rest(image->corrupt, image->source->name);
+	}
+}
+
 /* Close the layers that are the disk's own, and free it. */
 static void disk_free(struct vd_disk *disk)
 {

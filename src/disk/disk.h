@@ -22,6 +22,7 @@ struct vd_disk {
 	unsigned count;
 	struct vd_cache *cache; /* of metadata */
 	struct vd_units *units; /* decoded clusters */
+	struct vd_budget budget; /* what opening views may still cost; start-up only */
 	/*
 	 * Of a view (views.h) the cache, the units and so many of the layers, the last ones, are
 	 * those of the disk that it is a view of.
@@ -69,6 +70,9 @@ bool vd_disk_find_raw(const struct vd_disk *disk, uint64_t virt, size_t bytes,
  * changed and what that means are logged, once for each change of each file.
  */
 bool vd_disk_changed(const struct vd_disk *disk);
+
+/* A walk over the disk has ended: log how many damaged places its lines have left out. */
+void vd_disk_log_rest(const struct vd_disk *disk);
 
 /* Close its views, too. Not for a view. NULL is fine. */
 void vd_disk_close(struct vd_disk *disk);

@@ -35,11 +35,11 @@ int vd_disk_view_layer(struct vd_disk *disk, unsigned depth, const struct vd_dis
 	return view_add(disk, NULL, depth, out);
 }
 
-int vd_disk_view_snapshot(struct vd_disk *disk, const char *id, const struct vd_disk **out,
-			  struct vd_error *err)
+int vd_disk_view_snapshot(struct vd_disk *disk, const struct vd_snapshot *snapshot,
+			  const struct vd_disk **out, struct vd_error *err)
 {
 	struct vd_image *image;
-	int r = vd_image_open_snapshot(disk->layers[0], id, &image, err);
+	int r = vd_image_open_snapshot(disk->layers[0], snapshot, &disk->budget, &image, err);
 
 	if (r < 0)
 		return r;

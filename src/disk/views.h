@@ -16,10 +16,10 @@
 int vd_disk_view_layer(struct vd_disk *disk, unsigned depth, const struct vd_disk **out);
 
 /*
- * The internal snapshot of the image with that ID (or, if none has it, that name), on top of the
- * image's parents. Its size may differ from the disk's. 0 or -errno.
+ * An internal snapshot of the image, as its snapshots() tells of it, on top of the image's parents.
+ * Its size may differ from the disk's. Spends from the disk's budget. 0 or -errno.
  */
-int vd_disk_view_snapshot(struct vd_disk *disk, const char *id, const struct vd_disk **out,
-			  struct vd_error *err);
+int vd_disk_view_snapshot(struct vd_disk *disk, const struct vd_snapshot *snapshot,
+			  const struct vd_disk **out, struct vd_error *err);
 
 #endif

@@ -20,6 +20,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "source/source.h"
+#include "support/budget.h"
 #include "support/cache.h"
 #include "support/codec.h"
 
@@ -82,8 +83,9 @@ struct vd_image {
 	uint64_t serial; /* vd_serial(): what caches know it by */
 	struct vd_source *source; /* the container file; owned unless borrows */
 	struct vd_source *data; /* QCOW2 external data file, or NULL; owned unless borrows */
-	bool borrows; /* sources and `changed` are another image's: vd_image_open_snapshot() */
+	bool borrows; /* sources and logs are another image's: vd_image_open_snapshot() */
 	struct vd_cache *cache; /* shared by all layers; not owned */
+	struct vd_budget *budget; /* of the chain, while the image is opened; then NULL */
 	uint64_t size; /* virtual bytes */
 	unsigned cluster_bits; /* log2 of the cluster or block size */
 	bool has_no_clusters; /* cluster_bits was chosen by us */
@@ -112,10 +114,10 @@ enum vd_vhd_footer { VD_FOOTER_ASK, VD_FOOTER_END, VD_FOOTER_START };
 /* How the caller wants an image opened. */
 struct vd_image_options {
 	const char *snapshot; /* NAME or ID of an internal snapshot, or NULL: the active disk */
-	bool again; /* the file is open as another image, which has given all warnings */
 	const uint8_t *uuid; /* the one that it must have, unless it is raw; or NULL */
 	enum vd_vhd_footer vhd_footer;
 	bool ignore_checksums; /* read headers with a wrong checksum, and log that */
+	struct vd_budget *budget; /* that the opening spends from, or NULL */
 };
 
 /*
@@ -214,6 +216,13 @@ struct vd_format {
 	int (*facts)(const struct vd_image *image, vd_fact_fn *fn, void *data);
 	int (*snapshots)(const struct vd_image *image, vd_snapshot_fn *fn, void *data,
 			 struct vd_error *err);
+	/*
+	 * Make `image` the internal snapshot of `of` that snapshots() has told of: image is a copy
+	 * of it without state, and the file's headers need not be read again. close() is called after
+	 * a failure, too. NULL: as snapshots().
+	 */
+	int (*snapshot_open)(struct vd_image *image, const struct vd_image *of,
+			     const struct vd_snapshot *snapshot, struct vd_error *err);
 	int (*bitmaps)(const struct vd_image *image, vd_bitmap_fn *fn, void *data,
 		       struct vd_error *err);
 
@@ -302,8 +311,8 @@ int vd_image_open(struct vd_source *source, const struct vd_format *format,
  * Open an internal snapshot of an open image, on the sources of that image, which must outlive the
  * new one.
  */
-int vd_image_open_snapshot(const struct vd_image *of, const char *snapshot, struct vd_image **out,
-			   struct vd_error *err);
+int vd_image_open_snapshot(const struct vd_image *of, const struct vd_snapshot *snapshot,
+			   struct vd_budget *budget, struct vd_image **out, struct vd_error *err);
 
 /*
  * Is it the image that options->uuid asks for? 0, or -ESTALE with a message. For open(), as soon as

@@ -403,9 +403,11 @@ static void qcow2_close(struct vd_image *image)
 	if (!q)
 		return;
 	free(q->l1_alias);
-	free(q->backing_name);
-	free(q->backing_format);
-	free(q->data_name);
+	if (!image->borrows) {
+		free(q->backing_name);
+		free(q->backing_format);
+		free(q->data_name);
+	}
 	free(q);
 }
 
@@ -420,6 +422,7 @@ const struct vd_format vd_format_qcow2 = {
 	.host_hole = qcow2_host_hole,
 	.facts = qcow2_facts,
 	.snapshots = qcow2_snapshots,
+	.snapshot_open = qcow2_snapshot_open,
 	.bitmaps = qcow2_bitmaps,
 	.bitmap_map = qcow2_bitmap_map,
 	.close = qcow2_close,

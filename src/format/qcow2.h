@@ -47,6 +47,10 @@ static inline uint64_t qcow2_l1_span(const struct qcow2 *q)
 int qcow2_open(struct vd_image *image, const struct vd_image_options *options,
 	       struct vd_error *err);
 
+/* vd_format.snapshot_open. The names of the copy are those of `of`. */
+int qcow2_snapshot_open(struct vd_image *image, const struct vd_image *of,
+			const struct vd_snapshot *snapshot, struct vd_error *err);
+
 /* Has the file been given room for much more than it holds, as QEMU judges it? */
 bool qcow2_is_preallocated(const struct vd_image *image);
 

@@ -68,6 +68,9 @@ enum {
 	CLUSTER_BITS_MIN = 9,
 	CLUSTER_BITS_MAX = 21,
 	EXTENDED_L2_CLUSTER_BITS_MIN = 14,
+	HEADER_PAGE_BITS = 16,
+	EXTENSIONS_MAX = 1024, /* QEMU writes five kinds */
+	FEATURES_MAX = 192, /* rows of the table of names: three kinds of 64 bits */
 };
 
 #define NANOSECONDS 1000000000u /* of a second */
@@ -161,6 +164,20 @@ static int header_check(struct vd_image *image, const struct header *header, str
 	return 0;
 }
 
+/* Bytes of the first cluster. Pages, because a cluster of 2 MiB is much to read for a few of them. */
+static int header_bytes_read(const struct vd_image *image, uint64_t host, uint8_t *buffer,
+			     size_t bytes, struct vd_error *err)
+{
+	int r = vd_cache_read(image->cache, image->source, HEADER_PAGE_BITS, host, buffer, bytes);
+
+	if (r == -ENOMEM)
+		return vd_fail(err, ENOMEM, "out of memory");
+	if (r < 0)
+		return vd_fail(err, -r, "%s: cannot read the first cluster: %s",
+			       image->source->name, strerror(-r));
+	return 0;
+}
+
 /* Copy a string of the header; one with a NUL inside is an attack on those who print it. */
 static int string_take(const struct vd_image *image, const char *field, const uint8_t *from,
 		       size_t bytes, char **out, struct vd_error *err)
@@ -213,48 +230,72 @@ static void bitmaps_take(struct qcow2 *q, const uint8_t *data, uint32_t length)
 	q->bitmap_host = get_be64(data + 16);
 }
 
-static int extension_take(struct vd_image *image, uint32_t type, const uint8_t *data,
-			  uint32_t length, struct vd_error *err)
+/* Take the extension whose `length` bytes of data are at `host`. */
+static int extension_take(struct vd_image *image, uint32_t type, uint64_t host, uint32_t length,
+			  struct vd_error *err)
 {
 	struct qcow2 *q = image->state;
+	uint8_t data[BACKING_NAME_MAX];
+	int r;
 
-	if (type == EXTENSION_BITMAPS)
-		bitmaps_take(q, data, length);
+	if (type != EXTENSION_BITMAPS && type != EXTENSION_BACKING_FORMAT &&
+	    type != EXTENSION_DATA_FILE)
+		return 0;
 	if (type == EXTENSION_BACKING_FORMAT && length > FORMAT_NAME_MAX)
 		return vd_fail(err, EINVAL,
 			       "%s: QCOW2 backing format name has %" PRIu32
 			       " bytes; at most 15 are allowed",
 			       image->source->name, length);
-	if (type == EXTENSION_BACKING_FORMAT)
-		return string_take(image, "backing format name", data, length, &q->backing_format,
-				   err);
 	if (type == EXTENSION_DATA_FILE && length > BACKING_NAME_MAX)
 		return vd_fail(err, EINVAL,
 			       "%s: QCOW2 data file name has %" PRIu32
 			       " bytes; at most 1023 are allowed",
 			       image->source->name, length);
-	if (type == EXTENSION_DATA_FILE)
-		return string_take(image, "data file name", data, length, &q->data_name, err);
-	return 0;
+	r = header_bytes_read(image, host, data, (size_t)vd_min(length, sizeof(data)), err);
+	if (r < 0)
+		return r;
+	if (type == EXTENSION_BITMAPS) {
+		bitmaps_take(q, data, length);
+		return 0;
+	}
+	if (type == EXTENSION_BACKING_FORMAT)
+		return string_take(image, "backing format name", data, length, &q->backing_format,
+				   err);
+	return string_take(image, "data file name", data, length, &q->data_name, err);
+}
+
+/* Refuse the image for its features, whose names may be in the table at `host`. */
+static int features_name(const struct vd_image *image, uint64_t unknown, uint64_t host,
+			 uint32_t length, struct vd_error *err)
+{
+	uint8_t table[FEATURES_MAX * FEATURE_BYTES];
+	size_t bytes = (size_t)vd_min(length, sizeof(table));
+	int r = header_bytes_read(image, host, table, bytes, err);
+
+	return r < 0 ? r : features_refuse(image, unknown, table, bytes, err);
 }
 
 /*
  * Walk the header extensions, which lie between the header and the backing file name (or the end
- * of the first cluster). `first` holds that area, `bytes` of it are in the file.
+ * of the first cluster).
  */
-static int extensions_read(struct vd_image *image, const uint8_t *first, uint64_t bytes,
-			   uint64_t end, struct vd_error *err)
+static int extensions_read(struct vd_image *image, uint64_t end, struct vd_error *err)
 {
 	struct qcow2 *q = image->state;
 	uint64_t at = q->header_bytes, unknown = q->incompatible & ~(uint64_t)INCOMPATIBLE_KNOWN;
-	const uint8_t *features = NULL;
-	size_t features_bytes = 0;
+	uint64_t bytes = vd_min(vd_min(q->cluster_bytes, image->source->size), end);
+	uint64_t features_host = 0;
+	uint32_t features_bytes = 0;
 
-	bytes = vd_min(bytes, end);
-	while (at + 8 <= bytes) {
-		uint32_t type = get_be32(first + at), length = get_be32(first + at + 4);
-		int r;
+	for (unsigned count = 0; at + 8 <= bytes; count++) {
+		uint8_t head[8];
+		uint32_t type, length;
+		int r = header_bytes_read(image, at, head, sizeof(head), err);
 
+		if (r < 0)
+			return r;
+		type = get_be32(head);
+		length = get_be32(head + 4);
 		if (type == EXTENSION_END)
 			break;
 		if (!vd_inside(at + 8, length, bytes))
@@ -263,18 +304,21 @@ static int extensions_read(struct vd_image *image, const uint8_t *first, uint64_
 				       " has length %" PRIu32
 				       ", more than its place; the image is damaged",
 				       image->source->name, type, length);
+		if (count == EXTENSIONS_MAX)
+			return vd_fail(err, EFBIG,
+				       "%s: QCOW2 header has more than %d extensions; the image is "
+				       "damaged",
+				       image->source->name, EXTENSIONS_MAX);
 		if (type == EXTENSION_FEATURES) {
-			features = first + at + 8;
+			features_host = at + 8;
 			features_bytes = length;
 		}
-		r = extension_take(image, type, first + at + 8, length, err);
+		r = extension_take(image, type, at + 8, length, err);
 		if (r < 0)
 			return r;
 		at += 8 + vd_div_up(length, 8) * 8;
 	}
-	if (unknown)
-		return features_refuse(image, unknown, features, features_bytes, err);
-	return 0;
+	return unknown ? features_name(image, unknown, features_host, features_bytes, err) : 0;
 }
 
 /* The first cluster holds extensions and the backing file name. */
@@ -286,7 +330,7 @@ static int first_cluster_read(struct vd_image *image, const struct header *heade
 	uint64_t backing = get_be64(header->bytes + HEADER_BACKING_OFFSET);
 	uint32_t length = get_be32(header->bytes + HEADER_BACKING_LENGTH);
 	uint64_t bytes = vd_min(q->cluster_bytes, image->source->size);
-	uint8_t *first;
+	uint8_t text[BACKING_NAME_MAX];
 	int r;
 
 	if (backing > q->cluster_bytes)
@@ -304,22 +348,16 @@ static int first_cluster_read(struct vd_image *image, const struct header *heade
 			       "%s: QCOW2 backing_file_size is %" PRIu32 " at 0x%" PRIx64
 			       ": the name leaves the first cluster; the image is damaged",
 			       name, length, backing);
-	first = malloc((size_t)bytes);
-	if (!first)
-		return vd_fail(err, ENOMEM, "out of memory");
-	r = vd_source_read(image->source, first, (size_t)bytes, 0);
-	if (r < 0)
-		vd_fail(err, -r, "%s: cannot read the first cluster: %s", name, strerror(-r));
+	r = extensions_read(image, backing ? backing : q->cluster_bytes, err);
+	if (r < 0 || backing == 0 || length == 0)
+		return r;
+	r = header_bytes_read(image, backing, text, length, err);
 	if (r == 0)
-		r = extensions_read(image, first, bytes, backing ? backing : q->cluster_bytes, err);
-	if (r == 0 && backing != 0 && length > 0)
-		r = string_take(image, "backing file name", first + backing, length,
-				&q->backing_name, err);
-	free(first);
+		r = string_take(image, "backing file name", text, length, &q->backing_name, err);
 	return r;
 }
 
-static int features_check(struct vd_image *image, const struct header *header, bool again,
+static int features_check(struct vd_image *image, const struct header *header,
 			  struct vd_error *err)
 {
 	const char *name = image->source->name;
@@ -348,7 +386,7 @@ static int features_check(struct vd_image *image, const struct header *header, b
 			       name, image->cluster_bits);
 	q->has_data_file = q->incompatible & INCOMPATIBLE_DATA_FILE;
 	q->data_file_raw = q->has_data_file && (q->autoclear & AUTOCLEAR_DATA_FILE_RAW);
-	if ((q->incompatible & INCOMPATIBLE_CORRUPT) && !again)
+	if (q->incompatible & INCOMPATIBLE_CORRUPT)
 		vd_log(LOG_WARNING,
 		       "%s: the image is marked as corrupt; reading what can be read (qemu-img "
 		       "check -r all mends it)",
@@ -472,6 +510,14 @@ static int l1_search_shared(struct l1_search *search)
 	return r;
 }
 
+static int l1_spend(const struct vd_image *image, unsigned each, struct vd_error *err)
+{
+	const struct qcow2 *q = image->state;
+
+	return vd_budget_spend(image->budget, (uint64_t)q->l1_size * each, image->source->name,
+			       "QCOW2 l1_size", q->l1_size, err);
+}
+
 /*
  * Find L1 entries that share an L2 table. A valid image has none; a hostile one could have four
  * million, so that walking the disk would read the same table for hours. All of them read as errors,
@@ -480,9 +526,15 @@ static int l1_search_shared(struct l1_search *search)
  */
 static int l1_scan(struct vd_image *image, struct vd_error *err)
 {
+	const struct qcow2 *q = image->state;
 	struct l1_search search = { .image = image };
-	int r = l1_search(&search);
+	int r = l1_spend(image, 8, err);
 
+	if (r < 0)
+		return r;
+	r = l1_search(&search);
+	if (r > 0 && l1_spend(image, VD_COST_HASHED, err) < 0)
+		return -E2BIG;
 	if (r > 0)
 		r = l1_search_shared(&search);
 	if (r == -ENOMEM)
@@ -490,7 +542,10 @@ static int l1_scan(struct vd_image *image, struct vd_error *err)
 	if (r < 0)
 		return vd_fail(err, -r, "%s: cannot read the QCOW2 L1 table: %s",
 			       image->source->name, strerror(-r));
-	return 0;
+	if (!q->l1_alias)
+		return 0;
+	return vd_budget_spend(image->budget, (uint64_t)(q->l1_size / 8) * VD_COST_KEPT,
+			       image->source->name, "QCOW2 l1_size", q->l1_size, err);
 }
 
 /* Whom --snapshot means, and whom there is. */
@@ -501,10 +556,25 @@ struct snapshot_search {
 	struct vd_error *seen; /* collects the names that do not match */
 };
 
+static void snapshot_use(struct vd_image *image, const struct vd_snapshot *snapshot)
+{
+	struct qcow2 *q = image->state;
+
+	q->l1_host = snapshot->l1_host;
+	q->l1_size = snapshot->l1_size;
+	image->size = snapshot->disk_bytes;
+	if (snapshot->date_sec)
+		image->date = (struct timespec){
+			.tv_sec = (time_t)snapshot->date_sec,
+			.tv_nsec = (long)(snapshot->date_ns < NANOSECONDS ? snapshot->date_ns : 0),
+		};
+	/* IDs are used again after a snapshot was deleted, hence the date. */
+	image->snapshot = vd_mix_text(vd_mix(snapshot->date_sec, snapshot->date_ns), snapshot->id) | 1;
+}
+
 static int snapshot_match(const struct vd_snapshot *snapshot, void *data)
 {
 	struct snapshot_search *search = data;
-	struct qcow2 *q = search->image->state;
 	char id[80], name[160];
 
 	if (!search->wanted)
@@ -517,17 +587,7 @@ static int snapshot_match(const struct vd_snapshot *snapshot, void *data)
 					       strlen(snapshot->name)));
 		return 0;
 	}
-	q->l1_host = snapshot->l1_host;
-	q->l1_size = snapshot->l1_size;
-	search->image->size = snapshot->disk_bytes;
-	if (snapshot->date_sec)
-		search->image->date = (struct timespec){
-			.tv_sec = (time_t)snapshot->date_sec,
-			.tv_nsec = (long)(snapshot->date_ns < NANOSECONDS ? snapshot->date_ns : 0),
-		};
-	/* IDs are used again after a snapshot was deleted, hence the date. */
-	search->image->snapshot =
-		vd_mix_text(vd_mix(snapshot->date_sec, snapshot->date_ns), snapshot->id) | 1;
+	snapshot_use(search->image, snapshot);
 	return 1;
 }
 
@@ -573,7 +633,7 @@ int qcow2_open(struct vd_image *image, const struct vd_image_options *options, s
 	if (r == 0)
 		r = first_cluster_read(image, &header, err);
 	if (r == 0)
-		r = features_check(image, &header, options->again, err);
+		r = features_check(image, &header, err);
 	if (r < 0)
 		return r;
 	q->l1_host = get_be64(header.bytes + HEADER_L1_OFFSET);
@@ -581,5 +641,21 @@ int qcow2_open(struct vd_image *image, const struct vd_image_options *options, s
 	r = snapshot_choose(image, options->snapshot, err);
 	if (r == 0)
 		r = l1_check(image, options->snapshot ? "snapshot " : "", err);
+	return r < 0 ? r : l1_scan(image, err);
+}
+
+int qcow2_snapshot_open(struct vd_image *image, const struct vd_image *of,
+			const struct vd_snapshot *snapshot, struct vd_error *err)
+{
+	struct qcow2 *q = malloc(sizeof(*q));
+	int r;
+
+	image->state = q;
+	if (!q)
+		return vd_fail(err, ENOMEM, "out of memory");
+	*q = *(const struct qcow2 *)of->state;
+	q->l1_alias = NULL;
+	snapshot_use(image, snapshot);
+	r = l1_check(image, "snapshot ", err);
 	return r < 0 ? r : l1_scan(image, err);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * QCOW2: the snapshot table. Entries have variable length, so that the table's end is known only
- * after a walk; the limits are QEMU's. Threads: pure but for reading the source.
+ * after a walk; the limits are QEMU's. Threads: pure but for the metadata cache.
  */
 #include "config.h"
 
@@ -30,12 +30,19 @@ enum {
 	EXTRA_ICOUNT = 16,
 	EXTRA_BYTES_MAX = 1024,
 	SNAPSHOTS_MAX = 65536,
+	PAGE_BITS = 16,
 };
 
 #define TABLE_BYTES_MAX (UINT64_C(64) << 20)
 
 /* Room for the extra data and two strings with their NULs. */
 #define VARIABLE_BYTES_MAX (EXTRA_BYTES_MAX + 2 * (UINT16_MAX + 1))
+
+/* Entries are small and lie side by side: a page holds hundreds of them. */
+static int table_read(const struct vd_image *image, uint64_t host, uint8_t *buffer, size_t bytes)
+{
+	return vd_cache_read(image->cache, image->source, PAGE_BITS, host, buffer, bytes);
+}
 
 /* Read entry `index` at *host, call fn, and move *host to the next. buffer: VARIABLE_BYTES_MAX. */
 static int entry_visit(const struct vd_image *image, uint32_t index, uint64_t *host,
@@ -54,7 +61,7 @@ static int entry_visit(const struct vd_image *image, uint32_t index, uint64_t *h
 			       "%s: QCOW2 snapshot table entry %" PRIu32 " at 0x%" PRIx64
 			       " ends past the end of the file; the image is damaged or cut short",
 			       source->name, index, *host);
-	r = vd_source_read(source, entry, ENTRY_BYTES, *host);
+	r = table_read(image, *host, entry, ENTRY_BYTES);
 	if (r < 0)
 		goto fail;
 	id_bytes = get_be16(entry + ENTRY_ID_BYTES);
@@ -71,7 +78,11 @@ static int entry_visit(const struct vd_image *image, uint32_t index, uint64_t *h
 			       "%s: QCOW2 snapshot table entry %" PRIu32 " at 0x%" PRIx64
 			       " ends past the end of the file; the image is damaged or cut short",
 			       source->name, index, *host);
-	r = vd_source_read(source, buffer, variable, *host + ENTRY_BYTES);
+	r = vd_budget_spend(image->budget, ENTRY_BYTES + variable + VD_COST_RECORD, source->name,
+			    "QCOW2 nb_snapshots", q->snapshot_count, err);
+	if (r < 0)
+		return r;
+	r = table_read(image, *host + ENTRY_BYTES, buffer, variable);
 	if (r < 0)
 		goto fail;
 	/* The name first: making room for the NUL of the ID moves it by one. */

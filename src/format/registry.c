@@ -148,36 +148,34 @@ int vd_parent_add(struct vd_parent *parent, const char *name)
 	return 0;
 }
 
-/* Open an image on the source, which is taken over, or on that of another image. */
-static int image_open(struct vd_source *source, const struct vd_image *of,
-		      const struct vd_format *format, const struct vd_image_options *options,
-		      struct vd_cache *cache, struct vd_image **out, struct vd_error *err)
+int vd_image_open(struct vd_source *source, const struct vd_format *format,
+		  const struct vd_image_options *options, struct vd_cache *cache,
+		  struct vd_image **out, struct vd_error *err)
 {
 	struct vd_image *image = calloc(1, sizeof(*image));
 	int r = -ENOMEM;
 
 	if (!image) {
-		if (!of)
-			vd_source_close(source);
+		vd_source_close(source);
 		return vd_fail(err, ENOMEM, "out of memory");
 	}
 	image->serial = vd_serial();
 	image->source = source;
-	image->borrows = of;
 	image->cache = cache;
+	image->budget = options->budget;
 	image->corrupt = malloc(sizeof(*image->corrupt));
-	image->changed = of ? of->changed : malloc(sizeof(*image->changed));
+	image->changed = malloc(sizeof(*image->changed));
 	if (!image->corrupt || !image->changed) {
 		vd_fail(err, ENOMEM, "out of memory");
 		goto fail;
 	}
 	*image->corrupt = (struct vd_log_once)VD_LOG_ONCE_INIT;
-	if (!of)
-		*image->changed = (struct vd_log_once)VD_LOG_ONCE_INIT;
+	*image->changed = (struct vd_log_once)VD_LOG_ONCE_INIT;
 	image->format = format;
 	r = format->open(image, options, err);
 	if (r < 0)
 		goto fail;
+	image->budget = NULL;
 	*out = image;
 	return 0;
 fail:
@@ -185,21 +183,26 @@ fail:
 	return r;
 }
 
-int vd_image_open(struct vd_source *source, const struct vd_format *format,
-		  const struct vd_image_options *options, struct vd_cache *cache,
-		  struct vd_image **out, struct vd_error *err)
+int vd_image_open_snapshot(const struct vd_image *of, const struct vd_snapshot *snapshot,
+			   struct vd_budget *budget, struct vd_image **out, struct vd_error *err)
 {
-	return image_open(source, NULL, format, options, cache, out, err);
-}
+	struct vd_image *image = malloc(sizeof(*image));
+	int r;
 
-int vd_image_open_snapshot(const struct vd_image *of, const char *snapshot, struct vd_image **out,
-			   struct vd_error *err)
-{
-	struct vd_image_options options = { .snapshot = snapshot, .again = true };
-	int r = image_open(of->source, of, of->format, &options, of->cache, out, err);
-
-	if (r == 0)
-		(*out)->data = of->data;
+	if (!image)
+		return vd_fail(err, ENOMEM, "out of memory");
+	*image = *of;
+	image->serial = vd_serial();
+	image->date = (struct timespec){ 0 };
+	image->borrows = true;
+	image->state = NULL;
+	image->budget = budget;
+	r = of->format->snapshot_open(image, of, snapshot, err);
+	image->budget = NULL;
+	if (r < 0)
+		vd_image_close(image);
+	else
+		*out = image;
 	return r;
 }
 
@@ -221,10 +224,12 @@ void vd_image_close(struct vd_image *image)
 	if (image->format)
 		image->format->close(image);
 	if (!image->borrows) {
+		if (image->corrupt && image->source)
+			vd_log_once_rest(image->corrupt, image->source->name);
 		vd_source_close(image->data);
 		vd_source_close(image->source);
 		free(image->changed);
+		free(image->corrupt);
 	}
-	free(image->corrupt);
 	free(image);
 }

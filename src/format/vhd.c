@@ -279,23 +279,37 @@ static int bat_search(struct bat_search *search)
 	return r;
 }
 
+static int bat_spend(const struct bat_search *search, uint64_t work, struct vd_error *err)
+{
+	const struct vd_image *image = search->image;
+	const struct vhd *vhd = image->state;
+
+	return vd_budget_spend(image->budget, work, image->source->name, "VHD max_table_entries",
+			       vhd->entries, err);
+}
+
 /* Collect all blocks and mark those that share bytes with another one. */
-static int bat_search_overlaps(struct bat_search *search)
+static int bat_search_overlaps(struct bat_search *search, struct vd_error *err)
 {
 	struct vhd *vhd = search->image->state;
 	uint64_t sectors = (vhd->bitmap_bytes + vhd->block_bytes) / VD_SECTOR;
 	int r = vd_collisions_init(&search->set, (size_t)search->blocks);
+	long found = -ENOMEM;
 
 	if (r == 0)
 		r = bat_search(search);
-	if (r == 0) {
+	if (r == 0)
+		r = bat_spend(search, search->set.count * VD_COST_SORTED, err);
+	if (r == 0)
 		vhd->overlaps = calloc(1, (size_t)(search->blocks / 8 + 1));
-		r = vhd->overlaps ? 0 : -ENOMEM;
-	}
-	if (r == 0 && vd_collisions_find(&search->set, sectors, vhd->overlaps) < 0)
-		r = -ENOMEM;
+	if (r == 0 && vhd->overlaps)
+		found = vd_collisions_find(&search->set, sectors, vhd->overlaps);
 	vd_collisions_free(&search->set);
-	return r;
+	if (found == 0) {
+		free(vhd->overlaps);
+		vhd->overlaps = NULL;
+	}
+	return r == 0 && found < 0 ? -ENOMEM : r;
 }
 
 /*
@@ -310,16 +324,21 @@ static int bat_scan(struct vd_image *image, struct vd_error *err)
 		.image = image,
 		.blocks = vd_div_up(image->size, vhd->block_bytes),
 	};
-	int r = bat_search(&search);
+	uint64_t kept = search.blocks / 8 * VD_COST_KEPT;
+	int r = bat_spend(&search, search.blocks * 4, err);
 
+	if (r == 0)
+		r = bat_search(&search);
 	if (r > 0)
-		r = bat_search_overlaps(&search);
+		r = bat_search_overlaps(&search, err);
+	if (r == -E2BIG)
+		return r;
 	if (r == -ENOMEM)
 		return vd_fail(err, ENOMEM, "out of memory");
 	if (r < 0)
 		return vd_fail(err, -r, "%s: cannot read the VHD BAT: %s", image->source->name,
 			       strerror(-r));
-	return 0;
+	return bat_spend(&search, (vhd->overlaps ? kept : 0) + (vhd->full ? kept : 0), err);
 }
 
 /* What the user should know of the headers, now that the image is the one that is wanted. */

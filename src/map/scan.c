@@ -253,6 +253,7 @@ void vd_scan_free(struct vd_scan *scan)
 	vd_scan_stop(scan);
 	for (unsigned i = 0; i < scan->threads; i++)
 		pthread_join(scan->workers[i]->id, NULL);
+	vd_disk_log_rest(scan->disk);
 	for (unsigned i = 0; i < SLOTS_MAX; i++)
 		free(scan->slots[i].found.pieces);
 	for (unsigned i = 0; i < VD_SCAN_THREADS_MAX; i++) {

@@ -11,6 +11,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/queue.h>
 
 #include "base/bytes.h"
@@ -74,6 +75,14 @@ static void cache_evict(struct vd_cache *cache, size_t room)
 		TAILQ_REMOVE(&cache->idle, entry, idle_link);
 		cache_drop(cache, entry);
 	}
+}
+
+void vd_cache_resize(struct vd_cache *cache, size_t limit)
+{
+	pthread_mutex_lock(&cache->lock);
+	cache->limit = limit;
+	cache_evict(cache, 0);
+	pthread_mutex_unlock(&cache->lock);
 }
 
 void vd_cache_free(struct vd_cache *cache)
@@ -176,6 +185,33 @@ void vd_cache_put(struct vd_cache *cache, const struct vd_page *page)
 		cache_evict(cache, 0);
 	}
 	pthread_mutex_unlock(&cache->lock);
+}
+
+int vd_cache_read(struct vd_cache *cache, const struct vd_source *source, unsigned page_bits,
+		  uint64_t host, void *buffer, size_t bytes)
+{
+	uint8_t *to = buffer;
+
+	while (bytes > 0) {
+		const struct vd_page *page;
+		const uint8_t *from;
+		size_t here;
+		int r = vd_cache_get(cache, source, page_bits, host, &page);
+
+		if (r < 0)
+			return r;
+		here = (size_t)vd_min(bytes, vd_page_end(page) - host);
+		from = vd_page_at(page, host, here);
+		if (from)
+			memcpy(to, from, here);
+		vd_cache_put(cache, page);
+		if (!from || here == 0)
+			return -EIO;
+		to += here;
+		host += here;
+		bytes -= here;
+	}
+	return 0;
 }
 
 size_t vd_cache_bytes(struct vd_cache *cache)

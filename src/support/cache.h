@@ -50,6 +50,9 @@ static inline uint64_t vd_page_end(const struct vd_page *page)
 /* limit: bytes of pages to hold. Pages in use do not count against it. 0 or -ENOMEM. */
 int vd_cache_new(size_t limit, struct vd_cache **out);
 
+/* From now on hold so many bytes of pages. */
+void vd_cache_resize(struct vd_cache *cache, size_t limit);
+
 /* No page may be in use. NULL is fine. */
 void vd_cache_free(struct vd_cache *cache);
 
@@ -61,6 +64,13 @@ int vd_cache_get(struct vd_cache *cache, const struct vd_source *source, unsigne
 		 uint64_t host, const struct vd_page **page);
 
 void vd_cache_put(struct vd_cache *cache, const struct vd_page *page);
+
+/*
+ * Copy `bytes` bytes at `host`, which must be inside the source, from pages of 2^page_bits bytes: for
+ * small records that follow each other. 0, -ENOMEM, or the errno of the read.
+ */
+int vd_cache_read(struct vd_cache *cache, const struct vd_source *source, unsigned page_bits,
+		  uint64_t host, void *buffer, size_t bytes);
 
 /* Bytes of pages held now; for tests and reports. */
 size_t vd_cache_bytes(struct vd_cache *cache);

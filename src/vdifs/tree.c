@@ -254,7 +254,7 @@ static int snapshot_open(struct making *making, const struct vd_snapshot *snapsh
 		return vd_fail(err, EFBIG, "%s: the L1 tables of all snapshots are too large",
 			       making->disk->layers[0]->source->name);
 	making->table_entries += snapshot->l1_size;
-	return vd_disk_view_snapshot(making->disk, snapshot->id, view, err);
+	return vd_disk_view_snapshot(making->disk, snapshot, view, err);
 }
 
 /* A vd_snapshot_fn. */

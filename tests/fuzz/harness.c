@@ -306,7 +306,7 @@ static int check_snapshot(const struct vd_snapshot *snapshot, void *context)
 	struct vd_error err = { "" };
 	const struct vd_disk *view;
 	uint8_t bytes[100];
-	int r = vd_disk_view_snapshot(job->disk, snapshot->id, &view, &err);
+	int r = vd_disk_view_snapshot(job->disk, snapshot, &view, &err);
 
 	CHECK(r <= 0 && (r == 0 || (*err.text && !strpbrk(err.text, "\n\033"))));
 	for (int i = 0; i < 4 && r == 0 && view->size >= sizeof(bytes); i++)

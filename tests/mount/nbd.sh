@@ -414,6 +414,31 @@ hanging() {
 	stop "$server"
 }
 
+# reads_of IMAGE: how many times the server is asked for data until the image is mounted
+reads_of() {
+	rm -f stats.txt
+	kit s --filter=stats file "$1" statsfile=stats.txt
+	mount_image "$box" "$(at s)" mnt
+	unmount_now mnt
+	stop "$pid"
+	sed -n 's/^read: \([0-9]*\) ops.*/\1/p' stats.txt
+}
+
+# Each question takes as long as the server is far away, so that it counts how many there are.
+counted() {
+	local bits few many
+	for bits in 64k 2M; do
+		qemu-img create -q -f qcow2 -o cluster_size=$bits many.qcow2 1G
+		qemu-io -t unsafe -f qcow2 -c "write -q 0 1M" many.qcow2
+		few=$(reads_of many.qcow2)
+		for i in $(seq 40); do qemu-img snapshot -c "s$i" many.qcow2; done
+		many=$(reads_of many.qcow2)
+		claim "clusters of $bits: 40 snapshots take no more than 2 requests each ($few, then $many)" \
+			test "$((many - few))" -le 80
+	done
+	rm many.qcow2
+}
+
 # What the hostile server of tests/lib makes of us: an error that is told, and never a crash.
 enemies() {
 	local how server map='{"virtual_size":1048576,"cluster_bits":16,"data_clusters":[[0,15]]}'
@@ -472,6 +497,7 @@ ahead
 questions
 each_mode views
 chains
+counted
 refusals
 errors
 killed

@@ -81,28 +81,57 @@ static void each_image_has_its_own_record(void **state)
 	free(text);
 }
 
-static void after_the_limit_one_line_says_so_and_then_nothing(void **state)
+/* Log so many places, most of them often, and what is left out. */
+static char *log_many(uint64_t places)
 {
 	struct vd_log_once once = VD_LOG_ONCE_INIT;
-	char *text, last[32];
+
+	capture_begin();
+	for (int round = 0; round < 3; round++) {
+		for (uint64_t key = 0; key < places; key++)
+			vd_log_once(&once, key * 512, "place %" PRIu64, key);
+	}
+	for (int i = 0; i < 3; i++)
+		vd_log_once_rest(&once, "file");
+	return capture_end();
+}
+
+static void up_to_eight_places_are_eight_lines(void **state)
+{
+	char *text = log_many(8);
 
 	(void)state;
-	capture_begin();
-	for (uint64_t key = 0; key < 1000; key++)
-		vd_log_once(&once, key * 512, "place %" PRIu64, key);
-	vd_log_once(&once, 0, "place %d", 0);
-	text = capture_end();
-	assert_int_equal(count_lines(text), VD_LOG_ONCE_MAX + 1);
-	snprintf(last, sizeof(last), "place %d\n", VD_LOG_ONCE_MAX - 1);
-	assert_non_null(strstr(text, last));
-	assert_non_null(strstr(text, "are left out\n"));
+	assert_int_equal(count_lines(text), 8);
+	assert_non_null(strstr(text, "place 7\n"));
+	assert_null(strstr(text, "more places"));
+	free(text);
+}
+
+static void more_than_eight_places_are_eight_lines_and_their_number(void **state)
+{
+	char *text = log_many(100);
+
+	(void)state;
+	assert_int_equal(count_lines(text), 9);
+	assert_non_null(strstr(text, "place 7\n"));
+	assert_non_null(strstr(text, "unit: file: 92 more places"));
+	free(text);
+}
+
+static void a_number_that_is_too_large_to_count_is_a_bound(void **state)
+{
+	char *text = log_many(100000);
+
+	(void)state;
+	assert_int_equal(count_lines(text), 9);
+	assert_non_null(strstr(text, "unit: file: more than 248 more places"));
 	free(text);
 }
 
 static void *log_places(void *data)
 {
 	for (uint64_t round = 0; round < 200; round++) {
-		for (uint64_t key = 0; key < 10; key++)
+		for (uint64_t key = 0; key < 8; key++)
 			vd_log_once(data, key, "place %" PRIu64 ".", key);
 	}
 	return NULL;
@@ -121,8 +150,8 @@ static void threads_together_log_a_place_once(void **state)
 	for (int i = 0; i < THREADS; i++)
 		pthread_join(threads[i], NULL);
 	text = capture_end();
-	assert_int_equal(count_lines(text), 10);
-	for (int key = 0; key < 10; key++) {
+	assert_int_equal(count_lines(text), 8);
+	for (int key = 0; key < 8; key++) {
 		char line[32];
 
 		snprintf(line, sizeof(line), "unit: place %d.\n", key);
@@ -157,7 +186,9 @@ int main(void)
 		cmocka_unit_test(a_line_that_is_too_long_is_cut_and_still_ends),
 		cmocka_unit_test(a_place_is_logged_once),
 		cmocka_unit_test(each_image_has_its_own_record),
-		cmocka_unit_test(after_the_limit_one_line_says_so_and_then_nothing),
+		cmocka_unit_test(up_to_eight_places_are_eight_lines),
+		cmocka_unit_test(more_than_eight_places_are_eight_lines_and_their_number),
+		cmocka_unit_test(a_number_that_is_too_large_to_count_is_a_bound),
 		cmocka_unit_test(threads_together_log_a_place_once),
 		cmocka_unit_test(after_the_switch_to_syslog_stderr_is_left_alone), /* the last */
 	};

@@ -168,32 +168,37 @@ static int use_index(const struct vd_disk *disk, uint64_t *sum)
 	return r;
 }
 
+struct first_snapshot {
+	struct vd_disk *disk;
+	const struct vd_disk *view;
+	struct vd_error err;
+};
+
 static int use_snapshot(const struct vd_snapshot *snapshot, void *context)
 {
-	char *id = context;
+	struct first_snapshot *first = context;
+	int r = vd_disk_view_snapshot(first->disk, snapshot, &first->view, &first->err);
 
-	strcpy(id, snapshot->id);
-	return 1;
+	return r < 0 ? r : 1;
 }
 
 /* What the disk is made of, as disks. */
 static int use_views(struct vd_disk *disk, uint64_t *sum)
 {
 	const struct vd_image *image = disk->layers[0];
-	struct vd_error err = { "" };
+	struct first_snapshot first = { .disk = disk };
 	const struct vd_disk *view;
 	struct vd_index *index, *other;
-	char id[80] = "";
 	int r = vd_disk_view_layer(disk, disk->count - 1, &view);
 
 	if (r == 0)
 		r = use_bytes(view, sum);
 	if (r == 0 && image->format->snapshots)
-		r = image->format->snapshots(image, use_snapshot, id, &err);
-	if (r > 0)
-		r = vd_disk_view_snapshot(disk, id, &view, &err);
-	if (r == 0)
+		r = image->format->snapshots(image, use_snapshot, &first, &first.err);
+	if (r > 0) {
+		view = first.view;
 		r = use_bytes(view, sum);
+	}
 	if (r < 0)
 		return r;
 	r = vd_index_new(disk, (size_t)64 << 20, &index);
