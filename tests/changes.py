@@ -85,11 +85,12 @@ def unproven(old, new):
     return resolver.merge(out)
 
 
-def text_of(ranges, new):
+def text_of(ranges, new, bad=()):
     unit = 1 << new.cluster_bits
-    pairs = [(a // unit, (b - 1) // unit) for a, b in resolver.round_outward(ranges, unit, new.size)]
-    return '{"virtual_size":%d,"cluster_bits":%d,"data_clusters":[%s]}' % (
-        new.size, new.cluster_bits, ','.join('[%d,%d]' % pair for pair in pairs))
+    pairs, lost = (','.join('[%d,%d]' % (a // unit, (b - 1) // unit) for a, b in resolver.round_outward(rows, unit, new.size))
+                   for rows in (ranges, bad))
+    return '{"virtual_size":%d,"cluster_bits":%d,"data_clusters":[%s]%s}' % (
+        new.size, new.cluster_bits, pairs, lost and ',"unreadable":[%s]' % lost)
 
 
 def differing(old, new):
@@ -118,9 +119,10 @@ def check_pair(program, old, new):
     options.append('--diff=' + old.path)
     status, text, log = run(program, *options, new.path)
     ranges = unproven(old.disk, new.disk)
-    if text != text_of(ranges, new.disk):
-        raise Failure('--diff: got %s, expected %s; %s' % (text[:1200], text_of(ranges, new.disk)[:1200], log[:300]))
-    bad = [r for r in old.disk.metadata_bad() + new.disk.metadata_bad() if r[0] < new.disk.size]
+    bad = resolver.merge(sorted((a, min(b, new.disk.size)) for a, b in old.disk.metadata_bad() + new.disk.metadata_bad()
+                                if a < new.disk.size))
+    if text != text_of(ranges, new.disk, bad):
+        raise Failure('--diff: got %s, expected %s; %s' % (text[:1200], text_of(ranges, new.disk, bad)[:1200], log[:300]))
     if status != (3 if bad else 0):
         raise Failure('--diff: exit status %d: %s' % (status, log[:500]))
     real, eio = differing(old.disk, new.disk)
@@ -317,7 +319,9 @@ def unreadable(program, folder):
             image.set(700, 'data', 0)
         image.write()
     status, text, log = run(program, '--diff=' + paths[0], '--compare', paths[1])
-    if status != 3 or not text.endswith('"data_clusters":[[500,500],[700,700]]}') or '4096 bytes' not in log:
+    if status != 3 or \
+            not text.endswith('"data_clusters":[[500,500],[700,700]],"unreadable":[[500,500]]}') or \
+            'bytes 2048000 to 2052095 of the disk cannot be read' not in log:
         return '%d, %s, %s' % (status, text, log)
     return None
 

@@ -318,14 +318,20 @@ def check_vdimap(programs, image, disk):
         raise Failure('vdimap: exit status %d, expected %d: %s' % (status, wanted, log.strip()[:1000]))
 
 
+def as_told(entries, theirs):
+    """Entries of vdimap --qemu as a qemu-img prints them whose entries are `theirs`: before QEMU 8.2 without "compressed"."""
+    return [{k: v for k, v in entry.items() if k in theirs[0] or k != 'compressed'} for entry in entries] if theirs else entries
+
+
 def check_qemu_form(programs, image, disk):
     """vdimap --qemu, field by field against qemu-img map.  QEMU rounds sizes to sectors, and maps no snapshots."""
     if not image.qemu or image.snapshot or any(layer.size % 512 for layer in disk.layers):
         return
     status, text, log = run(programs.vdimap, *image.options, '--qemu', image.path)
     theirs = json.loads(qemu_img(image, 'map', '--output=json'))
-    if status or json.loads(text) != theirs:
-        different = [pair for pair in zip(json.loads(text or '[]'), theirs) if pair[0] != pair[1]][:2]
+    ours = as_told(json.loads(text or '[]'), theirs)
+    if status or ours != theirs:
+        different = [pair for pair in zip(ours, theirs) if pair[0] != pair[1]][:2]
         raise Failure('vdimap --qemu: exit status %d, %s; ours and theirs: %s' % (status, log[:500], different or text[-300:]))
 
 

@@ -164,10 +164,11 @@ class Checker:
         wants = self.run.wants
         fails = [words[0] for words in wants('map-fails')]
         expected = 3 if fails or wants('eio') else 0
-        shape = re.fullmatch(r'\{"virtual_size":(\d+),"cluster_bits":(\d+),"data_clusters":(\[.*\])\}', outcome.out)
+        shape = re.fullmatch(r'\{"virtual_size":(\d+),"cluster_bits":(\d+),"data_clusters":(\[[][0-9,]*\])(?:,"unreadable":(\[.*\]))?\}', outcome.out)
         reason = outcome.broken() or (outcome.status != expected and 'the exit status is not %d' % expected) or (
             not shape and 'the output has not the form of an interval map') or (
             expected and not outcome.err and 'nothing was said on stderr') or (
+            bool(shape.group(4)) != bool(expected) and 'what cannot be read is not named') or (
             not expected and not wants('log') and outcome.err and 'something was said on stderr')
         claim = 'vdimap lists what is unreadable as data, says so, exits 3' if expected else 'vdimap prints its map'
         if not self.ok(not reason, claim, '%s\n%s' % (reason, outcome)) or not shape:

@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <syslog.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -18,6 +19,13 @@
 static const char *log_program = "vdifs";
 static atomic_bool log_use_syslog;
 static int log_fd = STDERR_FILENO;
+
+/* A ring: line `count` is at count % VD_LOG_KEPT. */
+static struct {
+	pthread_mutex_t lock;
+	unsigned long count; /* so far */
+	struct vd_log_line lines[VD_LOG_KEPT];
+} kept = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 void vd_log_open(const char *program)
 {
@@ -41,12 +49,39 @@ void vd_log_to_syslog(int null)
 		dup3(null, log_fd, O_CLOEXEC);
 }
 
+static void log_keep(const char *text)
+{
+	struct vd_log_line *line;
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	pthread_mutex_lock(&kept.lock);
+	line = &kept.lines[kept.count++ % VD_LOG_KEPT];
+	line->seconds = now.tv_sec;
+	snprintf(line->text, sizeof(line->text), "%.*s", (int)sizeof(line->text) - 1, text);
+	pthread_mutex_unlock(&kept.lock);
+}
+
+unsigned vd_log_last(struct vd_log_line lines[VD_LOG_KEPT])
+{
+	unsigned count;
+
+	pthread_mutex_lock(&kept.lock);
+	count = kept.count < VD_LOG_KEPT ? (unsigned)kept.count : VD_LOG_KEPT;
+	for (unsigned i = 0; i < count; i++)
+		lines[i] = kept.lines[(kept.count - count + i) % VD_LOG_KEPT];
+	pthread_mutex_unlock(&kept.lock);
+	return count;
+}
+
 __attribute__((format(printf, 2, 0)))
 static void log_line(int priority, const char *format, va_list args)
 {
 	char line[2304];
 
 	vsnprintf(line, sizeof(line), format, args);
+	if (priority <= LOG_WARNING)
+		log_keep(line);
 	if (atomic_load(&log_use_syslog))
 		syslog(priority, "%s", line);
 	else

@@ -31,6 +31,17 @@ void vd_log_to_syslog(int null);
 /* The priority is one of syslog(3): LOG_ERR, LOG_WARNING, LOG_INFO. */
 void vd_log(int priority, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+#define VD_LOG_KEPT 8
+
+/* A message that was logged; a long one is cut. */
+struct vd_log_line {
+	int64_t seconds; /* since 1970 */
+	char text[400];
+};
+
+/* Copy the last warnings and errors of this process, the newest last. Returns how many. */
+unsigned vd_log_last(struct vd_log_line lines[VD_LOG_KEPT]);
+
 #define VD_LOG_ONCE_MAX 8 /* lines a file */
 #define VD_LOG_ONCE_SLOTS 512 /* a power of two */
 

@@ -29,6 +29,7 @@ struct vd_diff {
 	uint64_t unit_bytes;
 	struct vd_scratch *scratch;
 	uint64_t bad_bytes, compared_bytes;
+	struct vd_joined unreadable;
 };
 
 static void side_init(struct side *side, const struct vd_disk *disk)
@@ -45,6 +46,7 @@ int vd_diff_new(const struct vd_disk *old_disk, const struct vd_disk *new_disk, 
 
 	if (!diff)
 		return -ENOMEM;
+	vd_joined_init(&diff->unreadable, VD_UNREADABLE_MAX);
 	side_init(&diff->old, old_disk);
 	side_init(&diff->new, new_disk);
 	diff->unit_bytes = vd_min(UINT64_C(1) << new_disk->cluster_bits, CHUNK_BYTES);
@@ -69,12 +71,25 @@ void vd_diff_free(struct vd_diff *diff)
 	free(diff->old.chunk);
 	free(diff->new.chunk);
 	vd_scratch_free(diff->scratch);
+	vd_joined_clear(&diff->unreadable);
 	free(diff);
 }
 
 uint64_t vd_diff_bad_bytes(const struct vd_diff *diff)
 {
 	return diff->bad_bytes;
+}
+
+const struct vd_joined *vd_diff_unreadable(const struct vd_diff *diff)
+{
+	return &diff->unreadable;
+}
+
+/* The bytes from virt to `end` cannot be read in one of the disks. */
+static void add_bad(struct vd_diff *diff, uint64_t end)
+{
+	diff->bad_bytes += end - diff->virt;
+	vd_joined_add_bytes(&diff->unreadable, diff->new.disk->cluster_bits, diff->virt, end);
 }
 
 uint64_t vd_diff_compared_bytes(const struct vd_diff *diff)
@@ -177,7 +192,7 @@ static int compare(struct vd_diff *diff, uint64_t end, struct vd_piece *piece)
 	}
 	end = vd_min(end, diff->chunk_end);
 	if (r == -EIO) {
-		diff->bad_bytes += end - at;
+		add_bad(diff, end);
 		diff->chunk_end = diff->chunk_start;
 		piece->is_data = true;
 		piece->end = end;
@@ -212,7 +227,7 @@ int vd_diff_next(struct vd_diff *diff, struct vd_piece *piece)
 	end = vd_min(diff->new.piece.end, diff->old.piece.end);
 	*piece = (struct vd_piece){ .start = diff->virt, .end = end, .is_data = true };
 	if (side_is_bad(&diff->old) || side_is_bad(&diff->new))
-		diff->bad_bytes += end - diff->virt;
+		add_bad(diff, end);
 	else if (is_proven(&diff->old, &diff->new, diff->virt))
 		piece->is_data = false;
 	else if (diff->new.chunk)

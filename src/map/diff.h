@@ -11,6 +11,7 @@
 #define VD_MAP_DIFF_H
 
 #include "disk/walk.h"
+#include "map/joined.h"
 
 struct vd_diff;
 
@@ -31,6 +32,9 @@ int vd_diff_next(struct vd_diff *diff, struct vd_piece *piece);
 
 /* Bytes told of so far that cannot be read in one of the disks; they may differ. */
 uint64_t vd_diff_bad_bytes(const struct vd_diff *diff);
+
+/* The clusters of the new disk that these bytes are in. */
+const struct vd_joined *vd_diff_unreadable(const struct vd_diff *diff);
 
 /* Bytes that had to be compared so far. */
 uint64_t vd_diff_compared_bytes(const struct vd_diff *diff);

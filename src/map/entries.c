@@ -13,12 +13,18 @@ void vd_entries_init(struct vd_entries *entries, const struct vd_disk *disk)
 {
 	vd_walk_init(&entries->walk, disk, 0);
 	entries->has_next = false;
+	vd_joined_init(&entries->unreadable, VD_UNREADABLE_MAX);
 	for (unsigned i = 0; i < disk->count; i++) {
 		const struct vd_image *image = disk->layers[i];
 
 		entries->holes[i] = image->format->host_hole ? image->format->host_hole(image)
 							     : VD_HOLE_IS_DATA;
 	}
+}
+
+void vd_entries_clear(struct vd_entries *entries)
+{
+	vd_joined_clear(&entries->unreadable);
 }
 
 /* The piece that the walk just told of. */
@@ -34,6 +40,7 @@ static struct vd_entry entry_make(const struct vd_entries *entries, const struct
 		.length = piece->end - piece->start,
 		.depth = extent->depth,
 		.present = extent->image,
+		.compressed = run->kind == VD_CODED,
 	};
 
 	if (raw) {
@@ -52,7 +59,8 @@ static struct vd_entry entry_make(const struct vd_entries *entries, const struct
 static bool entry_continues(const struct vd_entry *a, const struct vd_entry *b)
 {
 	return a->depth == b->depth && a->present == b->present && a->zero == b->zero &&
-	       a->data == b->data && a->has_offset == b->has_offset &&
+	       a->data == b->data && a->compressed == b->compressed &&
+	       a->has_offset == b->has_offset &&
 	       (!a->has_offset || a->offset + a->length == b->offset);
 }
 
@@ -67,6 +75,9 @@ int vd_entries_next(struct vd_entries *entries, struct vd_entry *entry)
 	while ((r = vd_walk_next(&entries->walk, &piece)) > 0) {
 		struct vd_entry next = entry_make(entries, &piece);
 
+		if (entries->walk.told->run.kind == VD_BAD)
+			vd_joined_add_bytes(&entries->unreadable, entries->walk.disk->cluster_bits,
+					    piece.start, piece.end);
 		if (!any) {
 			*entry = next;
 			any = true;

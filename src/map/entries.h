@@ -7,13 +7,14 @@
 #define VD_MAP_ENTRIES_H
 
 #include "disk/walk.h"
+#include "map/joined.h"
 
 /* One entry; the fields are those of qemu-img map --output=json. */
 struct vd_entry {
 	uint64_t start, length; /* virtual bytes */
 	unsigned depth; /* layer; 0 is the image */
 	bool present; /* the layer says something about it */
-	bool zero, data;
+	bool zero, data, compressed;
 	bool has_offset;
 	uint64_t offset; /* host byte in the layer's file, or in its data file */
 };
@@ -24,10 +25,12 @@ struct vd_entries {
 	enum vd_host_hole holes[VD_LAYERS_MAX];
 	bool has_next; /* `next` has been found, and does not continue what was told before */
 	struct vd_entry next;
+	struct vd_joined unreadable; /* clusters found so far that cannot be read */
 };
 
-/* The disk must outlive it. May read metadata of all layers. */
+/* The disk must outlive it. May read metadata of all layers. vd_entries_clear() frees memory. */
 void vd_entries_init(struct vd_entries *entries, const struct vd_disk *disk);
+void vd_entries_clear(struct vd_entries *entries);
 
 /* 1: the next entry, as long as can be; 0: the end of the disk; -ENOMEM. */
 int vd_entries_next(struct vd_entries *entries, struct vd_entry *entry);

@@ -47,6 +47,7 @@ struct vd_index {
 	struct vd_intervals *list;
 	uint64_t data_bytes, intervals; /* of what was handed over: without the open run */
 	struct vd_index_totals totals;
+	struct vd_joined unreadable;
 	struct vd_marks marks;
 };
 
@@ -70,6 +71,7 @@ static int index_new(const struct vd_disk *disk, struct vd_intervals *list, stru
 	index->disk = disk;
 	pthread_mutex_init(&index->lock, NULL);
 	pthread_cond_init(&index->ended, NULL);
+	vd_joined_init(&index->unreadable, VD_UNREADABLE_MAX);
 	vd_marks_init(&index->marks, disk->size, disk->cluster_bits);
 	*out = index;
 	return 0;
@@ -141,7 +143,7 @@ static void index_end(struct vd_index *index, int r)
 {
 	pthread_mutex_lock(&index->lock);
 	if (r == 0) {
-		vd_marks_end(&index->marks);
+		vd_marks_end(&index->marks, &index->unreadable);
 		index->totals.json_bytes = index->marks.json;
 		index->totals.complete = true;
 		atomic_store_explicit(&index->complete, true, memory_order_release);
@@ -198,6 +200,8 @@ static int index_attempt(struct vd_index *index, struct batch *batch, uint64_t *
 	index_set_scan(index, scan);
 	r = index_collect(index, scan, batch, done);
 	index_set_scan(index, NULL);
+	if (r == 0 && vd_joined_add_all(&index->unreadable, vd_scan_unreadable(scan)) == 0)
+		vd_joined_end(&index->unreadable);
 	vd_scan_free(scan);
 	return r;
 }
@@ -284,7 +288,13 @@ void vd_index_free(struct vd_index *index)
 	pthread_cond_destroy(&index->ended);
 	pthread_mutex_destroy(&index->lock);
 	vd_intervals_free(index->list);
+	vd_joined_clear(&index->unreadable);
 	free(index);
+}
+
+const struct vd_joined *vd_index_unreadable(const struct vd_index *index)
+{
+	return &index->unreadable;
 }
 
 static bool index_is_complete(struct vd_index *index)

@@ -14,6 +14,7 @@
 
 #include "disk/walk.h"
 #include "map/intervals.h"
+#include "map/joined.h"
 #include "map/pairs.h"
 #include "map/scan.h"
 
@@ -58,6 +59,9 @@ struct vd_index_totals {
 	uint64_t bad_bytes; /* that cannot be read */
 	uint64_t json_bytes; /* length of the exact JSON; 0 until complete */
 };
+
+/* The clusters that cannot be read. Only once the index is complete; they stay. */
+const struct vd_joined *vd_index_unreadable(const struct vd_index *index);
 
 void vd_index_totals(struct vd_index *index, struct vd_index_totals *totals);
 

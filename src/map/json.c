@@ -1,20 +1,24 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * JSON out of the index. The map is written by hand, since it must be exact to the character and
- * is made piece by piece; everything else goes through jansson, which only this file knows.
+ * The interval map as JSON, out of the index. It is written by hand, since it must be exact to the
+ * character and is made piece by piece.
  *
  * Threads: a reader belongs to one thread at a time; the other functions only ask the index.
  */
 #include "config.h"
 
 #include <errno.h>
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/bytes.h"
 #include "map/json.h"
 #include "map/stretch.h"
+
+enum {
+	PAIRS_PER_CHECK = 1024, /* between two looks for an interrupt */
+	PAIRS_MAX = VD_ATTRIBUTE_MAX / 6, /* that can fit into an attribute, as "[0,1]," */
+};
 
 struct vd_json_reader {
 	struct vd_index_iter iter;
@@ -24,7 +28,7 @@ struct vd_json_reader {
 	struct vd_pairs pairs;
 	unsigned cluster_bits;
 	uint64_t number; /* pairs written */
-	bool done; /* the tail has been written */
+	size_t tail; /* pieces of the tail written */
 	uint64_t start; /* character that piece[0] is */
 	size_t length; /* of the piece */
 	char *piece; /* in `own`, or where the reader's caller wants it */
@@ -45,7 +49,7 @@ static void reader_place(struct vd_json_reader *reader, const struct vd_json_mar
 			     reader->cluster_bits == reader_disk(reader)->cluster_bits &&
 			     vd_index_poll(reader->iter.index) == 0;
 	reader->number = mark->number;
-	reader->done = false;
+	reader->tail = 0;
 	reader->start = mark->json;
 	reader->length = 0;
 	reader->piece = reader->own;
@@ -139,6 +143,16 @@ static int next_pair(struct vd_json_reader *reader, struct vd_pair *pair,
 	return vd_index_iter_pair(&reader->iter, &reader->pairs, pair, interrupt);
 }
 
+/* What the tail names. Only a whole walk knows that. */
+static const struct vd_joined *reader_unreadable(const struct vd_json_reader *reader)
+{
+	static const struct vd_joined none;
+
+	if (reader->scan)
+		return vd_scan_unreadable(reader->scan);
+	return reader->is_settled ? vd_index_unreadable(reader->iter.index) : &none;
+}
+
 /*
  * Replace the piece by the next one, made at `to`, which holds VD_JSON_PIECE_MAX. 1, 0 at the end,
  * or an error, after which it may be tried again.
@@ -146,12 +160,20 @@ static int next_pair(struct vd_json_reader *reader, struct vd_pair *pair,
 static int reader_advance(struct vd_json_reader *reader, char *to,
 			  const struct vd_interrupt *interrupt)
 {
+	const struct vd_joined *unreadable = reader_unreadable(reader);
+	bool is_exact = reader->cluster_bits == reader_disk(reader)->cluster_bits;
+	char tail[VD_JSON_PIECE_MAX];
 	struct vd_pair pair;
-	int r;
+	size_t length = 0;
+	int r = 0;
 
-	if (reader->done)
-		return 0;
-	r = next_pair(reader, &pair, interrupt);
+	if (reader->tail == 0)
+		r = next_pair(reader, &pair, interrupt);
+	if (r == 0) {
+		length = vd_json_tail(tail, reader->tail, is_exact, unreadable);
+		if (length == 0)
+			return 0;
+	}
 	if (r < 0)
 		return r;
 	reader->start += reader->length;
@@ -160,9 +182,9 @@ static int reader_advance(struct vd_json_reader *reader, char *to,
 		reader->length = vd_json_pair(reader->piece, &pair, reader->number++ == 0);
 		return 1;
 	}
-	reader->length = vd_json_tail(reader->piece,
-				      reader->cluster_bits == reader_disk(reader)->cluster_bits);
-	reader->done = true;
+	memcpy(to, tail, length);
+	reader->length = length;
+	reader->tail++;
 	return 1;
 }
 
@@ -219,142 +241,90 @@ ssize_t vd_json_read(struct vd_json_reader *reader, char *buffer, size_t bytes, 
 	return r < 0 ? r : (ssize_t)done;
 }
 
-/* Make the whole text with that grain if it fits into an attribute; -E2BIG if not. */
-static int attribute_try(struct vd_index *index, unsigned cluster_bits, char *text, size_t *length,
+/* Collect the pairs of the whole disk. */
+static int collect_pairs(struct vd_index *index, struct vd_joined *joined,
 			 const struct vd_interrupt *interrupt)
 {
-	struct vd_json_reader *reader;
-	ssize_t got;
-	int r = vd_json_reader_new(index, cluster_bits, &reader);
+	struct vd_index_iter *iter = malloc(sizeof(*iter));
+	struct vd_pairs pairs = { .cluster_bits = vd_index_disk(index)->cluster_bits };
+	struct vd_pair pair;
+	unsigned count = 0;
+	int r;
 
-	if (r < 0)
-		return r;
-	reader->is_settled = false; /* nobody knows its size yet: what is true now will do */
-	got = vd_json_read(reader, text, VD_ATTRIBUTE_MAX + 1, 0, interrupt);
-	vd_json_reader_free(reader);
-	if (got < 0)
-		return (int)got;
-	*length = (size_t)got;
-	return got > VD_ATTRIBUTE_MAX ? -E2BIG : 0;
+	if (!iter)
+		return -ENOMEM;
+	vd_index_iter_init(iter, index, 0);
+	while ((r = vd_index_iter_pair(iter, &pairs, &pair, interrupt)) > 0) {
+		r = vd_joined_add(joined, &pair);
+		if (r == 0 && ++count % PAIRS_PER_CHECK == 0 && vd_is_interrupted(interrupt))
+			r = -EINTR;
+		if (r < 0)
+			break;
+	}
+	free(iter);
+	return r;
+}
+
+/* Close the smallest gaps between the pairs until head, pairs and tail fit. */
+static int fit_pairs(struct vd_joined *joined, uint64_t head, const struct vd_joined *unreadable)
+{
+	uint64_t room = VD_ATTRIBUTE_MAX - head;
+	int r = 0;
+
+	if (joined->is_exact)
+		r = vd_joined_fit(joined, room - vd_json_tail_bytes(true, unreadable));
+	if (r == 0 && !joined->is_exact)
+		r = vd_joined_fit(joined, room - vd_json_tail_bytes(false, unreadable));
+	return r;
+}
+
+/* Write the text of head, pairs and tail. The number of characters. */
+static size_t put_pairs(char *text, uint64_t size, unsigned bits, const struct vd_joined *joined,
+			const struct vd_joined *unreadable)
+{
+	char piece[VD_JSON_PIECE_MAX];
+	size_t at = vd_json_head(text, size, bits), number = 0, length;
+
+	for (size_t i = 0; i < joined->count; i++)
+		at += vd_json_pair(text + at, &joined->pairs[i], i == 0);
+	while ((length = vd_json_tail(piece, number++, joined->is_exact, unreadable)) > 0) {
+		memcpy(text + at, piece, length);
+		at += length;
+	}
+	return at;
 }
 
 int vd_json_attribute(struct vd_index *index, char **text, size_t *length,
 		      const struct vd_interrupt *interrupt)
 {
-	unsigned bits = vd_index_disk(index)->cluster_bits;
-	char *buffer, *fitted;
+	const struct vd_disk *disk = vd_index_disk(index);
+	char head[VD_JSON_PIECE_MAX], *buffer = NULL, *fitted;
+	struct vd_joined joined, unreadable;
 	int r = vd_index_wait(index, interrupt);
 
 	if (r < 0)
 		return r;
-	buffer = malloc(VD_ATTRIBUTE_MAX + 1);
-	if (!buffer)
-		return -ENOMEM;
-	do
-		r = attribute_try(index, bits++, buffer, length, interrupt);
-	while (r == -E2BIG); /* ends: with a cluster as large as the disk there is one pair */
-	if (r < 0) {
-		free(buffer);
+	vd_joined_init(&joined, PAIRS_MAX);
+	vd_joined_init(&unreadable, VD_UNREADABLE_MAX);
+	r = collect_pairs(index, &joined, interrupt);
+	if (r == 0)
+		r = vd_joined_add_all(&unreadable, vd_index_unreadable(index));
+	if (r == 0)
+		r = vd_joined_fit(&unreadable, VD_ATTRIBUTE_MAX / 2);
+	if (r == 0)
+		r = fit_pairs(&joined, vd_json_head(head, disk->size, disk->cluster_bits),
+			      &unreadable);
+	if (r == 0)
+		buffer = malloc(VD_ATTRIBUTE_MAX + VD_JSON_PIECE_MAX);
+	if (r == 0 && !buffer)
+		r = -ENOMEM;
+	if (r == 0)
+		*length = put_pairs(buffer, disk->size, disk->cluster_bits, &joined, &unreadable);
+	vd_joined_clear(&joined);
+	vd_joined_clear(&unreadable);
+	if (r < 0)
 		return r;
-	}
 	fitted = realloc(buffer, *length);
 	*text = fitted ? fitted : buffer;
-	return 0;
-}
-
-/*
- * What follows collects the failures of jansson, which are all for want of memory, in one number:
- * json_object_set_new() refuses a NULL object or value with -1. (json_pack() does not tell.)
- */
-
-/* One entry of "chain", or NULL. */
-static json_t *info_layer(const struct vd_image *image)
-{
-	json_t *layer = json_object();
-	int bad = 0;
-
-	bad |= json_object_set_new(layer, "file", json_string(image->source->name));
-	bad |= json_object_set_new(layer, "format", json_string(image->format->name));
-	bad |= json_object_set_new(layer, "virtual_size", json_integer((json_int_t)image->size));
-	if (image->data)
-		bad |= json_object_set_new(layer, "data_file", json_string(image->data->name));
-	if (bad) {
-		json_decref(layer);
-		return NULL;
-	}
-	return layer;
-}
-
-/* The whole text, to be freed, or NULL. */
-static char *info_text(const struct vd_disk *disk, const struct vd_index_totals *totals,
-		       const char *sandbox)
-{
-	const struct vd_image *top = disk->layers[0];
-	json_t *info = json_object(), *chain = json_array(), *map = json_object();
-	const char *compression = top->compression;
-	size_t length;
-	char *text;
-	int bad = 0;
-
-	for (unsigned i = 0; i < disk->count; i++)
-		bad |= json_array_append_new(chain, info_layer(disk->layers[i]));
-	bad |= json_object_set_new(map, "complete", json_boolean(totals->complete));
-	bad |= json_object_set_new(map, "mapped_bytes",
-				   json_integer((json_int_t)totals->mapped_bytes));
-	bad |= json_object_set_new(info, "format", json_string(top->format->name));
-	bad |= json_object_set_new(info, "virtual_size", json_integer((json_int_t)disk->size));
-	bad |= json_object_set_new(info, "cluster_bits", json_integer(disk->cluster_bits));
-	bad |= json_object_set_new(info, "compression",
-				   compression ? json_string(compression) : json_null());
-	bad |= json_object_set_new(info, "chain", chain);
-	bad |= json_object_set_new(info, "data_bytes",
-				   json_integer((json_int_t)totals->data_bytes));
-	bad |= json_object_set_new(info, "intervals", json_integer((json_int_t)totals->intervals));
-	bad |= json_object_set_new(info, "unreadable_bytes",
-				   json_integer((json_int_t)totals->bad_bytes));
-	bad |= json_object_set_new(info, "map", map);
-	if (sandbox)
-		bad |= json_object_set_new(info, "sandbox", json_string(sandbox));
-	length = bad ? 0 : json_dumpb(info, NULL, 0, JSON_COMPACT);
-	text = length ? calloc(1, length + 1) : NULL;
-	/* Not json_dumps(): it gives half a text when there is no memory for all of it. */
-	if (text && json_dumpb(info, text, length, JSON_COMPACT) != length) {
-		free(text);
-		text = NULL;
-	}
-	json_decref(info);
-	return text;
-}
-
-void vd_json_warm_up(void)
-{
-	json_object_seed(0);
-}
-
-int vd_json_info(struct vd_index *index, const char *sandbox, char **text, size_t *length)
-{
-	const struct vd_disk *disk = vd_index_disk(index);
-	/* As long as the text can become: no number that grows is above the size. */
-	struct vd_index_totals longest = {
-		.mapped_bytes = disk->size,
-		.data_bytes = disk->size,
-		.intervals = disk->size,
-		.bad_bytes = disk->size,
-	};
-	struct vd_index_totals now;
-	char *padded = info_text(disk, &longest, sandbox), *used;
-
-	vd_index_totals(index, &now);
-	used = info_text(disk, &now, sandbox);
-	if (!padded || !used) {
-		free(padded);
-		free(used);
-		return -ENOMEM;
-	}
-	*length = strlen(padded);
-	memset(padded, ' ', *length);
-	memcpy(padded, used, (size_t)vd_min(strlen(used), *length));
-	free(used);
-	*text = padded;
 	return 0;
 }

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The interval map and the facts of an image as JSON.
+ * The interval map as JSON.
  *
  * The exact map, {"virtual_size":33562624,"cluster_bits":21,"data_clusters":[[0,2],[13,15]]}, is
  * the text that xen-api's `vhd-tool read_headers_interval` prints: key order, no blanks, no
- * newline, inclusive pairs. It is never held in memory: a reader makes it piece by piece.
+ * newline, inclusive pairs. If some clusters cannot be read, which counts as data, the member
+ * "unreadable" behind these has their pairs. The text is never held in memory: a reader makes it
+ * piece by piece.
  */
 #ifndef VD_MAP_JSON_H
 #define VD_MAP_JSON_H
@@ -49,20 +51,10 @@ uint64_t vd_json_bad_bytes(const struct vd_json_reader *reader);
 
 /*
  * The map for an attribute of at most VD_ATTRIBUTE_MAX characters: the exact one if it fits, else
- * with the smallest cluster_bits that do and "exact":false. Waits for the index. *text is the
+ * one in which the smallest gaps are listed as data, and "exact":false. Waits for the index. *text is the
  * caller's. 0, -EINTR, -ENOMEM.
  */
 int vd_json_attribute(struct vd_index *index, char **text, size_t *length,
 		      const struct vd_interrupt *interrupt);
-
-/*
- * What vdifs knows of the image, as a JSON object padded with blanks, so that its length stays
- * the same while the index grows. sandbox: the layers that hold, or NULL to leave that out. *text
- * is the caller's. 0 or -ENOMEM.
- */
-int vd_json_info(struct vd_index *index, const char *sandbox, char **text, size_t *length);
-
-/* Have jansson find its random seed now; later no file may be opened. */
-void vd_json_warm_up(void);
 
 #endif

@@ -52,14 +52,13 @@ void vd_marks_add(struct vd_marks *marks, uint64_t start, uint64_t end)
 		marks_pair(marks, &done);
 }
 
-void vd_marks_end(struct vd_marks *marks)
+void vd_marks_end(struct vd_marks *marks, const struct vd_joined *unreadable)
 {
-	char text[VD_JSON_PIECE_MAX];
 	struct vd_pair done;
 
 	if (vd_pairs_end(&marks->pairs, &done))
 		marks_pair(marks, &done);
-	marks->json += vd_json_tail(text, true);
+	marks->json += vd_json_tail_bytes(true, unreadable);
 }
 
 struct vd_json_mark vd_marks_find(const struct vd_marks *marks, uint64_t json)

@@ -8,6 +8,7 @@
 #define VD_MAP_MARKS_H
 
 #include "map/index.h"
+#include "map/joined.h"
 #include "map/pairs.h"
 #include "map/stretch.h"
 
@@ -25,9 +26,12 @@ struct vd_marks {
 
 void vd_marks_init(struct vd_marks *marks, uint64_t virtual_size, unsigned cluster_bits);
 
-/* The next data interval, then the end; after which marks->json is the length of the JSON. */
+/*
+ * The next data interval, then the end and the clusters that cannot be read; after which marks->json
+ * is the length of the JSON.
+ */
 void vd_marks_add(struct vd_marks *marks, uint64_t start, uint64_t end);
-void vd_marks_end(struct vd_marks *marks);
+void vd_marks_end(struct vd_marks *marks, const struct vd_joined *unreadable);
 
 struct vd_json_mark vd_marks_find(const struct vd_marks *marks, uint64_t json);
 

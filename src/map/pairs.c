@@ -124,9 +124,3 @@ size_t vd_json_number(char *text, uint64_t cluster, bool is_first)
 		*text = ',';
 	return length;
 }
-
-size_t vd_json_tail(char *text, bool is_exact)
-{
-	return (size_t)snprintf(text, VD_JSON_PIECE_MAX, "%s",
-				is_exact ? "]}" : "],\"exact\":false}");
-}

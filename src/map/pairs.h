@@ -42,13 +42,12 @@ uint64_t vd_pair_sum(const struct vd_pair *pair);
 #define VD_JSON_PIECE_MAX 128
 
 /*
- * The text of the JSON, in order: a head, for each pair its text, a tail. Each returns the number
+ * The text of the JSON, in order: a head, for each pair its text, a tail (joined.h). Each returns the number
  * of characters put into text[VD_JSON_PIECE_MAX].
  */
 size_t vd_json_head(char *text, uint64_t virtual_size, unsigned cluster_bits);
 size_t vd_json_pair(char *text, const struct vd_pair *pair, bool is_first);
 size_t vd_json_number(char *text, uint64_t cluster, bool is_first); /* instead of a pair */
-size_t vd_json_tail(char *text, bool is_exact);
 
 /* The length of vd_json_pair()'s text, without making it. */
 size_t vd_json_pair_bytes(const struct vd_pair *pair, bool is_first);

@@ -34,6 +34,7 @@ struct buffer {
 	uint64_t *pieces;
 	unsigned count;
 	uint64_t bad_bytes;
+	struct vd_joined unreadable;
 };
 
 /* A section that is walked or waits for its turn. */
@@ -66,6 +67,7 @@ struct vd_scan {
 	unsigned told; /* pieces of it that he knows */
 	uint64_t virt; /* end of the last of them */
 	uint64_t bad_bytes;
+	struct vd_joined unreadable;
 	struct worker *workers[VD_SCAN_THREADS_MAX];
 	unsigned threads; /* that run */
 };
@@ -76,6 +78,8 @@ static void buffers_exchange(struct buffer *a, struct buffer *b)
 
 	*a = *b;
 	*b = kept;
+	vd_joined_moved(&a->unreadable);
+	vd_joined_moved(&b->unreadable);
 }
 
 static bool is_stopped(struct vd_scan *scan)
@@ -107,6 +111,9 @@ static int section_walk(struct vd_scan *scan, struct vd_walk *walk, struct buffe
 		if (r <= 0)
 			break;
 		buffer_add(buffer, &piece);
+		if (walk->told->run.kind == VD_BAD)
+			vd_joined_add_bytes(&buffer->unreadable, scan->disk->cluster_bits,
+					    piece.start, piece.end);
 	}
 	buffer->bad_bytes += walk->bad_bytes - bad_before;
 	return r;
@@ -132,6 +139,7 @@ static void section_show(struct vd_scan *scan, struct slot *slot, struct buffer 
 	pthread_mutex_unlock(&scan->lock);
 	mine->count = 0;
 	mine->bad_bytes = 0;
+	vd_joined_reset(&mine->unreadable);
 }
 
 static void section_scan(struct worker *worker, uint64_t number)
@@ -174,9 +182,16 @@ static void *scan_run(void *data)
 	return NULL;
 }
 
+static void buffer_free(struct buffer *buffer)
+{
+	free(buffer->pieces);
+	vd_joined_clear(&buffer->unreadable);
+}
+
 static bool buffer_new(struct buffer *buffer)
 {
 	buffer->pieces = malloc(BUFFER_PIECES * sizeof(*buffer->pieces));
+	vd_joined_init(&buffer->unreadable, VD_UNREADABLE_MAX);
 	return buffer->pieces;
 }
 
@@ -224,6 +239,7 @@ int vd_scan_new(const struct vd_disk *disk, unsigned threads, struct vd_scan **o
 	pthread_cond_init(&scan->found, NULL);
 	pthread_cond_init(&scan->room, NULL);
 	scan->disk = disk;
+	vd_joined_init(&scan->unreadable, VD_UNREADABLE_MAX);
 	clusters = vd_max(SECTION_CLUSTERS, (disk->size >> disk->cluster_bits) / SECTIONS_MAX);
 	scan->section_bytes = clusters << disk->cluster_bits;
 	scan->sections = vd_div_up(disk->size, scan->section_bytes);
@@ -255,17 +271,25 @@ void vd_scan_free(struct vd_scan *scan)
 		pthread_join(scan->workers[i]->id, NULL);
 	vd_disk_log_rest(scan->disk);
 	for (unsigned i = 0; i < SLOTS_MAX; i++)
-		free(scan->slots[i].found.pieces);
+		buffer_free(&scan->slots[i].found);
 	for (unsigned i = 0; i < VD_SCAN_THREADS_MAX; i++) {
 		if (scan->workers[i])
-			free(scan->workers[i]->mine.pieces);
+			buffer_free(&scan->workers[i]->mine);
 		free(scan->workers[i]);
 	}
-	free(scan->taken.pieces);
+	buffer_free(&scan->taken);
+	vd_joined_clear(&scan->unreadable);
 	pthread_cond_destroy(&scan->room);
 	pthread_cond_destroy(&scan->found);
 	pthread_mutex_destroy(&scan->lock);
 	free(scan);
+}
+
+/* Count what cannot be read in what was taken. */
+static void take_bad(struct vd_scan *scan)
+{
+	scan->bad_bytes += scan->taken.bad_bytes;
+	vd_joined_add_all(&scan->unreadable, &scan->taken.unreadable);
 }
 
 /* Take what the slot has; the lock is held. Its section may be over then. */
@@ -273,7 +297,7 @@ static void slot_take(struct vd_scan *scan, struct slot *slot)
 {
 	buffers_exchange(&scan->taken, &slot->found);
 	slot->found.count = 0;
-	scan->bad_bytes += scan->taken.bad_bytes;
+	take_bad(scan);
 	if (slot->ended && slot->error == 0) {
 		slot->ended = false;
 		scan->head++;
@@ -290,8 +314,9 @@ static int scan_alone(struct vd_scan *scan)
 	int r;
 
 	scan->taken.bad_bytes = 0;
+	vd_joined_reset(&scan->taken.unreadable);
 	r = section_walk(scan, &scan->workers[0]->walk, &scan->taken);
-	scan->bad_bytes += scan->taken.bad_bytes;
+	take_bad(scan);
 	if (scan->taken.count > 0)
 		return 1;
 	return r > 0 ? -ECANCELED : r; /* nothing, and no end: it was stopped */
@@ -349,6 +374,11 @@ bool vd_scan_would_wait(const struct vd_scan *scan)
 uint64_t vd_scan_bad_bytes(const struct vd_scan *scan)
 {
 	return scan->bad_bytes;
+}
+
+const struct vd_joined *vd_scan_unreadable(const struct vd_scan *scan)
+{
+	return &scan->unreadable;
 }
 
 void vd_scan_stop(struct vd_scan *scan)

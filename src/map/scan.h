@@ -10,6 +10,7 @@
 #define VD_MAP_SCAN_H
 
 #include "disk/walk.h"
+#include "map/joined.h"
 
 struct vd_scan;
 
@@ -40,6 +41,9 @@ bool vd_scan_would_wait(const struct vd_scan *scan);
  * vd_scan_would_wait(). The thread that calls vd_scan_next().
  */
 uint64_t vd_scan_bad_bytes(const struct vd_scan *scan);
+
+/* The clusters of the disk that these bytes are in. Likewise. */
+const struct vd_joined *vd_scan_unreadable(const struct vd_scan *scan);
 
 /* From any thread: whoever waits in vd_scan_next() need wait no longer. */
 void vd_scan_stop(struct vd_scan *scan);

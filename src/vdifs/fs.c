@@ -19,7 +19,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
-#include "map/json.h"
+#include "map/info.h"
 #include "vdifs/fs.h"
 #include "vdifs/waiting.h"
 
@@ -34,6 +34,7 @@
 struct vdifs_fs {
 	struct vdifs_tree tree; /* inode number - FUSE_ROOT_ID is the place */
 	struct vdifs_fs_options options;
+	uid_t mounter;
 	pthread_key_t workers; /* struct vdifs_worker of each thread */
 	struct vdifs_waiting *waiting;
 	bool can_splice; /* the kernel takes answers out of a pipe; set before any read */
@@ -265,18 +266,31 @@ static bool answer_intervals(struct vdifs_request *request, const struct vd_inte
 	return true;
 }
 
+/* Others than the mounter may not be able to enter the directories that the names of files tell of. */
 static void reply_info(fuse_req_t req, const struct vdifs_node *node, size_t size)
 {
-	char *info;
+	const struct vdifs_fs *fs = fs_of(req);
+	struct vd_index *index = node->shown->index;
+	uid_t uid = fuse_req_ctx(req)->uid;
+	struct vd_info info = {
+		.disk = vd_index_disk(index),
+		.is_mount = true,
+		.has_no_paths = uid != fs->mounter && uid != 0,
+		.sandbox = fs->options.layers,
+	};
 	size_t length;
-	int r = vd_json_info(node->shown->index, fs_of(req)->options.layers, &info, &length);
+	char *text;
+	int r;
 
+	vd_index_totals(index, &info.totals);
+	info.unreadable = info.totals.complete ? vd_index_unreadable(index) : NULL;
+	r = vd_info_attribute(&info, &text, &length);
 	if (r < 0) {
 		fuse_reply_err(req, -r);
 		return;
 	}
-	reply_xattr(req, info, length, size);
-	free(info);
+	reply_xattr(req, text, length, size);
+	free(text);
 }
 
 static void fs_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
@@ -498,6 +512,7 @@ int vdifs_fs_new(struct vd_disk *disk, struct vd_index *index,
 	}
 	pthread_mutex_init(&fs->lock, NULL);
 	fs->options = *options;
+	fs->mounter = getuid();
 	r = vdifs_tree_init(&fs->tree, disk, index, &options->tree, err);
 	if (r == 0 && vdifs_waiting_new(options->waiters, request_is_interrupted, &fs->waiting) < 0)
 		r = vd_fail(err, ENOMEM, "out of memory");

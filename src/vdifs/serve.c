@@ -28,7 +28,7 @@
 #include "base/log.h"
 #include "base/passing.h"
 #include "map/index.h"
-#include "map/json.h"
+#include "map/info.h"
 #include "vdifs/fs.h"
 #include "vdifs/place.h"
 #include "vdifs/serve.h"
@@ -271,7 +271,7 @@ void vdifs_serve_prepare(const struct vdifs_options *options, int null)
 	signal(SIGINT, SIG_IGN);
 	signal(SIGHUP, SIG_IGN);
 	signal(SIGQUIT, SIG_IGN);
-	vd_json_warm_up();
+	vd_info_warm_up();
 }
 
 int vdifs_serve(const struct vdifs_server_options *options, struct vd_confined *confined)

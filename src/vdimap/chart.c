@@ -3,6 +3,8 @@
  * The disk as a picture: a grid of cells in the order of the disk, each shaded by how much of it
  * holds data. The cells are counted first, so that memory is that of the grid. What cannot be asked
  * for in the sandbox (width, colours, character set) comes with the options.
+ *
+ * A cell is a power of two of bytes, and a row a power of two of cells, so that the labels are round.
  */
 #include "config.h"
 
@@ -29,8 +31,9 @@ static int grid_new(struct grid *grid, unsigned columns, unsigned rows, uint64_t
 	uint64_t cells = (uint64_t)columns * rows;
 
 	*grid = (struct grid){ .columns = columns, .rows = rows, .disk_bytes = disk_bytes };
-	grid->cell_bytes =
-		vd_max(vd_div_up(vd_div_up(disk_bytes, cells), VD_SECTOR), 1) * VD_SECTOR;
+	grid->cell_bytes = VD_SECTOR;
+	while (vd_div_up(disk_bytes, grid->cell_bytes) > cells)
+		grid->cell_bytes *= 2;
 	grid->count = vd_div_up(disk_bytes, grid->cell_bytes);
 	grid->yes = calloc((size_t)cells, sizeof(*grid->yes));
 	return grid->yes ? 0 : -ENOMEM;
@@ -133,8 +136,8 @@ int print_chart(struct feed *feed, const struct terminal *terminal)
 	unsigned rows = terminal->rows > FRAME_ROWS ? terminal->rows - FRAME_ROWS : 1;
 	char text[SIZE_TEXT];
 	struct grid grid;
-	int r = grid_new(&grid, terminal->columns - LABEL, (unsigned)vd_min(rows, ROWS_MAX),
-			 feed->disk->size);
+	int r = grid_new(&grid, 1u << vd_log2(terminal->columns - LABEL),
+			 (unsigned)vd_min(rows, ROWS_MAX), feed->disk->size);
 
 	if (r == 0)
 		r = grid_fill(&grid, feed);
@@ -197,7 +200,7 @@ static void svg_rows(const struct grid *grid, unsigned side, unsigned top)
 
 int print_svg(struct feed *feed)
 {
-	enum { COLUMNS = 80, ROWS = 40, SIDE = 10, TOP = 44, LEGEND = 30 };
+	enum { COLUMNS = 64, ROWS = 40, SIDE = 10, TOP = 44, LEGEND = 30, LEGEND_SIDE = 126 };
 	static const char *const says[SHADES] = { "none", "to 33 %", "to 67 %", "below 100 %",
 						  "all" };
 	unsigned bottom = TOP + ROWS * SIDE + 8;
@@ -222,8 +225,8 @@ int print_svg(struct feed *feed)
 		svg_rows(&grid, SIDE, TOP);
 		for (unsigned shade = 0; shade < SHADES; shade++) {
 			printf("<rect x=\"%u\" y=\"%u\" width=\"12\" height=\"12\" fill=\"%s\"/>\n",
-			       shade * 130, bottom + 4, colours_svg[shade]);
-			svg_text(shade * 130 + 18, bottom + 15);
+			       shade * LEGEND_SIDE, bottom + 4, colours_svg[shade]);
+			svg_text(shade * LEGEND_SIDE + 18, bottom + 15);
 			printf("%s</text>\n", says[shade]);
 		}
 		puts("</svg>");

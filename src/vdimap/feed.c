@@ -36,6 +36,9 @@ static int bitmap_next(struct feed *feed, struct vd_piece *piece)
 {
 	int r = bitmaps_next(feed->bitmaps, piece);
 
+	if (r > 0 && bitmaps_bad_bytes(feed->bitmaps) > feed->bad_bytes)
+		vd_joined_add_bytes(&feed->bitmap_bad, bitmaps_granularity_bits(feed->bitmaps),
+				    piece->start, piece->end);
 	feed->bad_bytes = bitmaps_bad_bytes(feed->bitmaps);
 	return r;
 }
@@ -48,6 +51,8 @@ int feed_open(struct feed *feed, const struct options *options, const struct vd_
 	int r;
 
 	*feed = (struct feed){ .disk = disk, .cluster_bits = disk->cluster_bits };
+	vd_joined_init(&feed->bitmap_bad, VD_UNREADABLE_MAX);
+	vd_joined_init(&feed->unreadable, VD_UNREADABLE_MAX);
 	if (options->bitmap_count > 0) {
 		feed->ops = &bitmap_ops;
 		r = bitmaps_open(disk, options->bitmaps, options->bitmap_count,
@@ -72,10 +77,35 @@ int feed_open(struct feed *feed, const struct options *options, const struct vd_
 	return 0;
 }
 
+/* After the last piece: note what cannot be read, in the clusters that are printed. */
+static int feed_end(struct feed *feed)
+{
+	const struct vd_joined *found = &feed->bitmap_bad;
+	unsigned bits = feed->disk->cluster_bits;
+	int r;
+
+	feed->has_ended = true;
+	if (feed->scan)
+		found = vd_scan_unreadable(feed->scan);
+	else if (feed->diff)
+		found = vd_diff_unreadable(feed->diff);
+	else
+		bits = bitmaps_granularity_bits(feed->bitmaps);
+	r = vd_joined_add_all(&feed->unreadable, found);
+	if (r == 0)
+		r = vd_joined_end(&feed->unreadable);
+	vd_joined_scale(&feed->unreadable, bits, feed->cluster_bits, feed->disk->size);
+	return r;
+}
+
 int feed_piece(struct feed *feed, struct vd_piece *piece)
 {
 	int r = feed->ops->next(feed, piece);
 
+	if (r == 0 && !feed->has_ended)
+		return feed_end(feed);
+	if (r > 0 && piece->is_data)
+		feed->exact_bytes += piece->end - piece->start;
 	if (r > 0 && (feed->diff || ++feed->pieces % PIECES_PER_LOOK == 0))
 		progress_draw(&feed->progress, piece->end);
 	return r;
@@ -107,4 +137,6 @@ void feed_close(struct feed *feed)
 	vd_scan_free(feed->scan);
 	vd_diff_free(feed->diff);
 	bitmaps_free(feed->bitmaps);
+	vd_joined_clear(&feed->bitmap_bad);
+	vd_joined_clear(&feed->unreadable);
 }

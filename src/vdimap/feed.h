@@ -29,7 +29,11 @@ struct feed {
 	struct vd_pairs pairs;
 	uint64_t pieces; /* so far */
 	uint64_t ranges, yes_bytes; /* that feed_range() told of */
+	uint64_t exact_bytes; /* with a yes, not rounded to clusters */
 	uint64_t bad_bytes; /* that cannot be read; counted as yes */
+	struct vd_joined bitmap_bad; /* clusters of the bitmap that cannot be read */
+	struct vd_joined unreadable; /* clusters of cluster_bits, once all pieces have been taken */
+	bool has_ended;
 	struct vd_scan *scan;
 	struct vd_diff *diff;
 	struct bitmaps *bitmaps;

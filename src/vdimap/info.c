@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Gathering what --info tells. */
+/* Gathering what --info prints. */
 #include "config.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,7 +17,7 @@ static int dirty_find(const struct vd_fact *fact, void *data)
 	return 0;
 }
 
-static int info_walk(struct info *info, struct progress *progress)
+static int info_walk(struct vd_info *info, struct progress *progress, struct vd_joined *unreadable)
 {
 	struct vd_walk *walk = malloc(sizeof(*walk));
 	bool was_data = false;
@@ -29,19 +30,28 @@ static int info_walk(struct info *info, struct progress *progress)
 	while ((r = vd_walk_next(walk, &piece)) > 0) {
 		uint64_t bytes = piece.is_data ? piece.end - piece.start : 0;
 
-		info->data_bytes += bytes;
+		info->totals.data_bytes += bytes;
 		info->layer_bytes[walk->told->depth] += bytes;
 		info->coded_bytes += walk->told->run.kind == VD_CODED ? bytes : 0;
-		info->ranges += piece.is_data && !was_data;
+		info->totals.intervals += piece.is_data && !was_data;
 		was_data = piece.is_data;
+		if (walk->told->run.kind == VD_BAD)
+			vd_joined_add_bytes(unreadable, info->disk->cluster_bits, piece.start,
+					    piece.end);
 		progress_draw(progress, piece.end);
 	}
-	info->bad_bytes = walk->bad_bytes;
+	info->totals.bad_bytes = walk->bad_bytes;
+	info->totals.complete = r == 0;
+	info->is_walked = true;
 	free(walk);
+	if (r == 0)
+		r = vd_joined_end(unreadable);
+	info->unreadable = unreadable;
 	return r;
 }
 
-int info_gather(struct info *info, struct progress *progress, struct vd_error *err)
+int info_gather(struct vd_info *info, struct progress *progress, struct vd_joined *unreadable,
+		struct vd_error *err)
 {
 	const struct vd_image *top = info->disk->layers[0];
 	int r = 0;
@@ -54,16 +64,18 @@ int info_gather(struct info *info, struct progress *progress, struct vd_error *e
 		return r;
 	if (top->format->facts)
 		top->format->facts(top, dirty_find, &info->is_dirty);
-	r = info->alone ? 0 : info_walk(info, progress);
+	r = info->fault ? 0 : info_walk(info, progress, unreadable);
 	return r < 0 ? vd_fail(err, -r, "out of memory") : 0;
 }
 
-void info_clear(struct info *info)
+static int to_stdout(const char *text, size_t bytes, void *data)
 {
-	vd_parent_clear(&info->parent);
+	(void)data;
+	fwrite(text, 1, bytes, stdout); /* whether that works the caller asks ferror() */
+	return 0;
 }
 
-const char *info_qemu_format(const struct vd_image *image)
+int info_print_json(const struct vd_info *info)
 {
-	return image->format == &vd_format_vhd ? "vpc" : image->format->name;
+	return vd_info_write(info, to_stdout, NULL);
 }

@@ -83,7 +83,7 @@ static void put_lists(const struct vd_image *image)
 		vd_log(LOG_WARNING, "%s", err.text);
 }
 
-static void put_chain(const struct info *info)
+static void put_chain(const struct vd_info *info)
 {
 	char size[SIZE_TEXT], data[SIZE_TEXT];
 
@@ -91,7 +91,7 @@ static void put_chain(const struct info *info)
 	for (unsigned depth = 0; depth < info->disk->count; depth++) {
 		const struct vd_image *image = info->disk->layers[depth];
 
-		printf("  %2u %-5s %10s %10s  %s\n", depth, image->format->name,
+		printf("  %2u %-5s %10s %10s  %s\n", depth, vd_info_format(image->format->name),
 		       size_text(size, image->size), size_text(data, info->layer_bytes[depth]),
 		       image->source->name);
 		if (image->data)
@@ -106,23 +106,23 @@ static void put_size(const char *name, uint64_t bytes)
 	printf("%s: %s (%" PRIu64 " bytes)\n", name, size_text(text, bytes), bytes);
 }
 
-static void put_map(const struct info *info)
+static void put_map(const struct vd_info *info)
 {
 	put_chain(info);
-	put_size("data", info->data_bytes);
+	put_size("data", info->totals.data_bytes);
 	put_size("compressed data", info->coded_bytes);
-	if (info->bad_bytes > 0)
-		put_size("unreadable", info->bad_bytes);
-	printf("intervals: %" PRIu64 "\n", info->ranges);
+	if (info->totals.bad_bytes > 0)
+		put_size("unreadable", info->totals.bad_bytes);
+	printf("intervals: %" PRIu64 "\n", info->totals.intervals);
 }
 
-int info_print_text(const struct info *info)
+int info_print_text(const struct vd_info *info)
 {
 	const struct vd_image *top = info->disk->layers[0];
 	char text[NAME_TEXT];
 
 	printf("image: %s\n", escaped(text, info->filename));
-	printf("format: %s\n", top->format->name);
+	printf("format: %s\n", vd_info_format(top->format->name));
 	put_size("virtual size", info->disk->size);
 	put_size("file size", top->source->size);
 	if (!top->source->is_server)
@@ -134,9 +134,9 @@ int info_print_text(const struct info *info)
 	if (info->parent.count > 0)
 		printf("backing file: %s\n", escaped(text, info->parent.names[0]));
 	if (info->parent.count > 0 && info->parent.format)
-		printf("backing file format: %s\n", escaped(text, info->parent.format));
+		printf("backing file format: %s\n", escaped(text, vd_info_format(info->parent.format)));
 	put_lists(top);
-	if (!info->alone)
+	if (!info->fault)
 		put_map(info);
 	return 0;
 }

@@ -23,11 +23,20 @@
 #include "vdimap/print.h"
 
 #define BUFFER_BYTES (64 << 10)
+#define BAD_LINES_MAX 8
 
-static int fail(const struct vd_error *err, enum vd_exit status)
+/* What came of printing. */
+struct outcome {
+	uint64_t bad_bytes; /* that cannot be read */
+	struct vd_joined unreadable; /* the clusters that they are in */
+	unsigned cluster_bits;
+	bool differs; /* something is not as in the old disk */
+};
+
+static enum vd_exit fail(const struct vd_error *err, enum vd_exit status)
 {
 	fprintf(stderr, "vdimap: %s\n", err->text);
-	return (int)status;
+	return status;
 }
 
 /* With -v: what was opened, and what came of it. */
@@ -87,51 +96,64 @@ static int print_feed(struct feed *feed, const struct options *options)
 }
 
 static int print_info(const struct options *options, const struct vd_disk *disk,
-		      uint64_t *bad_bytes, struct vd_error *err)
+		      const char *fault, struct outcome *outcome, struct vd_error *err)
 {
-	struct info info = {
-		.disk = disk,
-		.filename = options->images[0],
-		.alone = options->chains[0].alone,
-	};
+	struct vd_info info = { .disk = disk, .filename = options->images[0], .fault = fault };
 	struct progress progress;
 	int r;
 
 	progress_begin(&progress, options->terminal.bar, disk->size);
-	r = info_gather(&info, &progress, err);
+	r = info_gather(&info, &progress, &outcome->unreadable, err);
 	progress_end(&progress);
 	if (r == 0)
 		r = options->json ? info_print_json(&info) : info_print_text(&info);
-	*bad_bytes = info.bad_bytes;
-	info_clear(&info);
+	outcome->bad_bytes = info.totals.bad_bytes;
+	outcome->cluster_bits = disk->cluster_bits;
+	vd_info_clear(&info);
 	return r;
 }
 
-static int print(const struct options *options, const struct vd_disk *disk,
-		 const struct vd_disk *old_disk, uint64_t *bad_bytes, struct vd_error *err)
+/* Print what a feed answers, and take from it what that means. */
+static int print_answers(const struct options *options, const struct vd_disk *disk,
+			 const struct vd_disk *old_disk, struct outcome *outcome,
+			 struct vd_error *err)
 {
 	struct feed feed = { .ops = NULL };
+	int r = feed_open(&feed, options, disk, old_disk, err);
+
+	if (r == 0) {
+		tell_shorter(disk, old_disk);
+		r = print_feed(&feed, options);
+	}
+	if (r == 0 && feed.unreadable.count > 0 && options->form == FORM_TEXT)
+		print_unreadable(&feed);
+	if (r == 0 && options->verbose)
+		tell_feed(&feed);
+	if (r == 0)
+		r = vd_joined_add_all(&outcome->unreadable, &feed.unreadable);
+	outcome->bad_bytes = feed.bad_bytes;
+	outcome->cluster_bits = feed.cluster_bits;
+	outcome->differs = old_disk && (feed.exact_bytes > 0 || old_disk->size != disk->size);
+	feed_close(&feed);
+	return r;
+}
+
+static int print(const struct options *options, struct vd_disk *const disks[2], const char *fault,
+		 struct outcome *outcome, struct vd_error *err)
+{
+	const struct vd_disk *disk = disks[0];
 	struct progress progress;
 	int r;
 
 	if (options->form == FORM_INFO) {
-		r = print_info(options, disk, bad_bytes, err);
+		r = print_info(options, disk, fault, outcome, err);
 	} else if (options->form == FORM_QEMU) {
 		progress_begin(&progress, options->terminal.bar, disk->size);
-		r = print_qemu(disk, &progress, bad_bytes);
+		r = print_qemu(disk, &progress, &outcome->bad_bytes, &outcome->unreadable);
 		progress_end(&progress);
+		outcome->cluster_bits = disk->cluster_bits;
 	} else {
-		r = feed_open(&feed, options, disk, old_disk, err);
-		if (r == 0) {
-			tell_shorter(disk, old_disk);
-			r = print_feed(&feed, options);
-			if (r == 0 && feed.bad_bytes > 0 && feed.scan && options->form == FORM_TEXT)
-				r = print_unreadable(disk);
-		}
-		if (r == 0 && options->verbose)
-			tell_feed(&feed);
-		*bad_bytes = feed.bad_bytes;
-		feed_close(&feed);
+		r = print_answers(options, disk, disks[1], outcome, err);
 	}
 	if (r < 0)
 		return *err->text ? r : vd_fail(err, -r, "cannot make the map: %s", strerror(-r));
@@ -147,16 +169,17 @@ static int print(const struct options *options, const struct vd_disk *disk,
  * parents cannot be opened will do.
  */
 static int open_disks(struct options *options, const struct vd_opener *opener,
-		      struct vd_disk *disks[2], struct vd_error *err)
+		      struct vd_disk *disks[2], struct vd_error *said, struct vd_error *err)
 {
 	int r = vd_chain_open(options->images[0], &options->chains[0], opener, &disks[0], err);
-	struct vd_error said = *err;
+
+	*said = *err;
 
 	if (r < 0 && options->reads_top) {
 		options->chains[0].alone = true;
 		r = vd_chain_open(options->images[0], &options->chains[0], opener, &disks[0], err);
 		if (r == 0) {
-			vd_log(LOG_WARNING, "%s; what follows is of this image alone", said.text);
+			vd_log(LOG_WARNING, "%s; what follows is of this image alone", said->text);
 			err->text[0] = '\0'; /* what fails from here on is another thing */
 		}
 	}
@@ -168,37 +191,56 @@ static int open_disks(struct options *options, const struct vd_opener *opener,
 	return r;
 }
 
-/* Name what cannot be read. */
-static void tell_bad(struct vd_disk *const disks[2], bool is_bitmap, uint64_t bad_bytes)
+/* Name what cannot be read, range by range. */
+static void tell_bad(const struct outcome *outcome, struct vd_disk *const disks[2],
+		     bool is_bitmap)
 {
 	const char *name = disks[0]->layers[0]->source->name;
+	const char *what = is_bitmap ? "of the bitmap" : "of the disk", *listed = "data";
+	size_t count = outcome->unreadable.count;
 
-	if (is_bitmap)
+	if (is_bitmap || disks[1])
+		listed = is_bitmap ? "dirty" : "changed";
+	for (size_t i = 0; i < count && i < BAD_LINES_MAX; i++) {
+		struct range range = range_of(&outcome->unreadable.pairs[i], outcome->cluster_bits,
+					      disks[0]->size);
+
 		vd_log(LOG_ERR,
-		       "%s: a bitmap cannot be read for %" PRIu64
-		       " bytes of the disk; they are listed as dirty",
-		       name, bad_bytes);
-	else if (disks[1])
-		vd_log(LOG_ERR,
-		       "%" PRIu64
-		       " bytes cannot be read in %s or in %s; they are listed as changed",
-		       bad_bytes, name, disks[1]->layers[0]->source->name);
-	else
-		vd_log(LOG_ERR,
-		       "%s: %" PRIu64 " bytes of the disk cannot be read; they are listed as data",
-		       name, bad_bytes);
+		       "%s: bytes %" PRIu64 " to %" PRIu64 " %s cannot be read%s%s; they are "
+		       "listed as %s",
+		       name, range.start, range.end - 1, what, disks[1] ? ", here or in " : "",
+		       disks[1] ? disks[1]->layers[0]->source->name : "", listed);
+	}
+	if (count > BAD_LINES_MAX)
+		vd_log(LOG_ERR, "%s: %zu ranges %s, %" PRIu64 " bytes in all, cannot be read", name,
+		       count, what, outcome->bad_bytes);
+}
+
+/* What is to be said at the end of a run that printed all. */
+static enum vd_exit conclude(const struct options *options, const struct outcome *outcome,
+			     struct vd_disk *const disks[2])
+{
+	if (outcome->bad_bytes > 0) {
+		tell_bad(outcome, disks, options->bitmap_count > 0);
+		return VD_EXIT_UNREADABLE;
+	}
+	if (options->form == FORM_INFO && options->chains[0].alone)
+		return VD_EXIT_UNREADABLE;
+	return options->exit_code && outcome->differs ? VD_EXIT_DIFFERENT : VD_EXIT_DONE;
 }
 
 /* The exit status. */
-static int run(struct options *options, struct vd_confined *confined)
+static enum vd_exit run(struct options *options, struct vd_confined *confined)
 {
 	static char buffer[BUFFER_BYTES];
 	struct vd_disk *disks[2] = { NULL, NULL };
+	enum vd_exit status = VD_EXIT_FAILED;
 	double begin = seconds_now();
-	struct vd_error err = { "" };
-	uint64_t bad_bytes = 0;
-	int r = open_disks(options, &confined->opener, disks, &err);
+	struct outcome outcome = { .bad_bytes = 0 };
+	struct vd_error err = { "" }, said;
+	int r = open_disks(options, &confined->opener, disks, &said, &err);
 
+	vd_joined_init(&outcome.unreadable, VD_UNREADABLE_MAX);
 	vd_confined_opened(confined);
 	if (r == 0 && options->verbose) {
 		tell_chain(disks[0]);
@@ -207,24 +249,22 @@ static int run(struct options *options, struct vd_confined *confined)
 	}
 	setvbuf(stdout, buffer, _IOFBF, sizeof(buffer));
 	if (r == 0)
-		r = print(options, disks[0], disks[1], &bad_bytes, &err);
-	if (r == 0 && bad_bytes > 0)
-		tell_bad(disks, options->bitmap_count > 0, bad_bytes);
+		r = print(options, disks, options->chains[0].alone ? said.text : NULL, &outcome,
+			  &err);
+	if (r == 0)
+		status = conclude(options, &outcome, disks);
 	if (options->verbose)
 		vd_log(LOG_INFO, "sandbox: %s; %.3f seconds", confined->layers_text,
 		       seconds_now() - begin);
+	vd_joined_clear(&outcome.unreadable);
 	vd_disk_close(disks[0]);
 	vd_disk_close(disks[1]);
-	if (r < 0)
-		return fail(&err, VD_EXIT_FAILED);
-	if (bad_bytes > 0 || (options->form == FORM_INFO && options->chains[0].alone))
-		return VD_EXIT_UNREADABLE;
-	return VD_EXIT_DONE;
+	return r < 0 ? fail(&err, VD_EXIT_FAILED) : status;
 }
 
 static int run_confined(void *context, struct vd_confined *confined)
 {
-	return run(context, confined);
+	return (int)run(context, confined);
 }
 
 /* In the child, before the sandbox closes. */
@@ -232,6 +272,7 @@ static void prepare(void *context)
 {
 	const struct options *options = context;
 
+	vd_info_warm_up();
 	vd_chain_prepare(options->images, options->chains, options->image_count);
 }
 
@@ -259,5 +300,5 @@ int main(int argc, char **argv)
 	else if (r > 0)
 		r = vd_confined_run(&confined, options.images, options.chains, options.image_count,
 				    &err);
-	return r < 0 ? fail(&err, status) : r;
+	return r < 0 ? (int)fail(&err, status) : r;
 }

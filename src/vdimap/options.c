@@ -25,6 +25,7 @@ enum own {
 	OPTION_CLUSTER_BITS,
 	OPTION_DIFF,
 	OPTION_COMPARE,
+	OPTION_EXIT_CODE,
 	OPTION_OLD,
 	OPTION_BITMAP,
 	OPTION_STOPPED_BITMAPS,
@@ -54,6 +55,8 @@ static const struct row {
 	{ "diff", OPTION_DIFF, 0, "OLD", "list what may differ from the disk of OLD", 0 },
 	{ "compare", OPTION_COMPARE, 0, NULL, "after --diff=OLD: read it, list what does differ",
 	  0 },
+	{ "exit-code", OPTION_EXIT_CODE, 0, NULL,
+	  "after --diff=OLD: exit with status 4 if anything is listed", 0 },
 	{ "old-format", OPTION_OLD, 0, "FORMAT", "OLD is vhd, qcow2 or raw; do not look", 0 },
 	{ "old-snapshot", OPTION_OLD, 0, "NAME|ID", "this internal snapshot of OLD", 0 },
 	{ "old-backing-file", OPTION_OLD, 0, "PATH", "use this backing file of OLD", 0 },
@@ -202,6 +205,9 @@ static int take(struct options *options, const struct row *row, const char *valu
 	case OPTION_COMPARE:
 		options->compare = true;
 		return 0;
+	case OPTION_EXIT_CODE:
+		options->exit_code = true;
+		return 0;
 	case OPTION_OLD:
 		return take_old(options, row->name, value, err);
 	case OPTION_BITMAP:
@@ -232,8 +238,9 @@ static int check(const struct options *options, struct vd_error *err)
 {
 	bool plain = options->form == FORM_QEMU || options->form == FORM_INFO;
 
-	if (!options->images[1] && (options->compare || options->has_old))
-		return vd_fail(err, EINVAL, "--compare and the --old- options need --diff=OLD");
+	if (!options->images[1] && (options->compare || options->exit_code || options->has_old))
+		return vd_fail(err, EINVAL,
+			       "--compare, --exit-code and the --old- options need --diff=OLD");
 	if (options->json && options->form != FORM_INFO)
 		return vd_fail(err, EINVAL, "--json goes with --info; the map is JSON anyway");
 	if (options->bitmap_count > 0 && options->images[1])

@@ -31,6 +31,7 @@ struct options {
 	enum form form;
 	bool json; /* with FORM_INFO */
 	bool compare, verbose;
+	bool exit_code; /* differences have an exit status of their own */
 	bool reads_top; /* if its parents cannot be opened, the image alone will do */
 	bool has_old; /* something was said about the old image */
 	const char *bitmaps[BITMAP_NAMES_MAX];

@@ -35,6 +35,14 @@ static void out_end(void)
 	out_used = 0;
 }
 
+static void put_tail(const struct feed *feed)
+{
+	size_t number = 0, length;
+
+	while ((length = vd_json_tail(out_room(), number++, true, &feed->unreadable)) > 0)
+		out_used += length;
+}
+
 int print_json(struct feed *feed)
 {
 	struct vd_pair pair;
@@ -47,7 +55,7 @@ int print_json(struct feed *feed)
 		is_first = false;
 	}
 	if (r == 0)
-		out_used += vd_json_tail(out_room(), true);
+		put_tail(feed);
 	out_end();
 	return r < 0 ? r : 0;
 }
@@ -66,7 +74,7 @@ int print_clusters(struct feed *feed)
 		}
 	}
 	if (r == 0)
-		out_used += vd_json_tail(out_room(), true);
+		put_tail(feed);
 	out_end();
 	return r < 0 ? r : 0;
 }
@@ -143,6 +151,14 @@ static void put_row(struct text_rows *rows, uint64_t start, uint64_t end, const 
 	put_text("\n");
 }
 
+struct range range_of(const struct vd_pair *pair, unsigned cluster_bits, uint64_t size)
+{
+	uint64_t start = pair->first << cluster_bits;
+	uint64_t bytes = (pair->last - pair->first + 1) << cluster_bits;
+
+	return (struct range){ start, start + vd_min(bytes, size - start) };
+}
+
 int print_text(struct feed *feed)
 {
 	uint64_t size = feed->disk->size, at = 0;
@@ -153,50 +169,40 @@ int print_text(struct feed *feed)
 
 	printf("%20s %20s %11s\n", "START", "END", "LENGTH");
 	while ((r = feed_range(feed, &pair)) > 0 && !ferror(stdout)) {
-		uint64_t start = pair.first << feed->cluster_bits;
-		uint64_t bytes = (pair.last - pair.first + 1) << feed->cluster_bits;
+		struct range range = range_of(&pair, feed->cluster_bits, size);
 
-		put_row(&rows, at, start, feed->ops->no);
-		at = start + vd_min(bytes, size - start);
-		put_row(&rows, start, at, feed->ops->yes);
+		put_row(&rows, at, range.start, feed->ops->no);
+		put_row(&rows, range.start, range.end, feed->ops->yes);
+		at = range.end;
 	}
 	if (r == 0)
 		put_row(&rows, at, size, feed->ops->no);
 	out_end();
 	if (r < 0)
 		return r;
-	printf("%s: %s of %s (%.1f %%) in %" PRIu64 " range%s\n", feed->ops->yes,
+	printf("%s: %s of %s (%.1f %%) in %" PRIu64 " range%s", feed->ops->yes,
 	       size_text(yes, feed->yes_bytes), size_text(all, size),
 	       100.0 * (double)feed->yes_bytes / (double)vd_max(size, 1), feed->ranges,
 	       feed->ranges == 1 ? "" : "s");
+	if (feed->exact_bytes != feed->yes_bytes)
+		printf(", in whole clusters; without rounding: %s",
+		       size_text(yes, feed->exact_bytes));
+	putchar('\n');
 	return 0;
 }
 
-int print_unreadable(const struct vd_disk *disk)
+void print_unreadable(const struct feed *feed)
 {
-	struct vd_walk *walk = malloc(sizeof(*walk));
 	struct text_rows rows = { 0 };
-	uint64_t start = 0, end = 0;
-	struct vd_piece piece;
-	int r;
 
-	if (!walk)
-		return -ENOMEM;
 	printf("of this, what cannot be read:\n");
-	vd_walk_init(walk, disk, 0);
-	while ((r = vd_walk_next(walk, &piece)) > 0 && !ferror(stdout)) {
-		if (walk->told->run.kind != VD_BAD)
-			continue;
-		if (piece.start != end) {
-			put_row(&rows, start, end, "unreadable");
-			start = piece.start;
-		}
-		end = piece.end;
+	for (size_t i = 0; i < feed->unreadable.count && !ferror(stdout); i++) {
+		struct range range = range_of(&feed->unreadable.pairs[i], feed->cluster_bits,
+					      feed->disk->size);
+
+		put_row(&rows, range.start, range.end, "unreadable");
 	}
-	put_row(&rows, start, end, "unreadable");
 	out_end();
-	free(walk);
-	return r < 0 ? r : 0;
 }
 
 /* Millions of them are printed: printf() would take most of the time. */
@@ -211,6 +217,7 @@ static void put_entry(const struct vd_entry *entry, bool is_first)
 	put_text(entry->present ? ", \"present\": true" : ", \"present\": false");
 	put_text(entry->zero ? ", \"zero\": true" : ", \"zero\": false");
 	put_text(entry->data ? ", \"data\": true" : ", \"data\": false");
+	put_text(entry->compressed ? ", \"compressed\": true" : ", \"compressed\": false");
 	if (entry->has_offset) {
 		put_text(", \"offset\": ");
 		put_number(entry->offset);
@@ -218,7 +225,8 @@ static void put_entry(const struct vd_entry *entry, bool is_first)
 	put_text("}");
 }
 
-int print_qemu(const struct vd_disk *disk, struct progress *progress, uint64_t *bad_bytes)
+int print_qemu(const struct vd_disk *disk, struct progress *progress, uint64_t *bad_bytes,
+	       struct vd_joined *unreadable)
 {
 	struct vd_entries *entries = malloc(sizeof(*entries));
 	struct vd_entry entry = { 0 };
@@ -237,6 +245,9 @@ int print_qemu(const struct vd_disk *disk, struct progress *progress, uint64_t *
 		put_text("]\n");
 	out_end();
 	*bad_bytes = entries->walk.bad_bytes;
+	if (r >= 0 && vd_joined_add_all(unreadable, &entries->unreadable) < 0)
+		r = -ENOMEM;
+	vd_entries_clear(entries);
 	free(entries);
 	return r < 0 ? r : 0;
 }

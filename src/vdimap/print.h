@@ -14,14 +14,25 @@ int print_clusters(struct feed *feed);
 
 /* A table of ranges, with a sum below it, and one of what cannot be read. */
 int print_text(struct feed *feed);
-int print_unreadable(const struct vd_disk *disk);
+void print_unreadable(const struct feed *feed);
 
 /* Blocks in the terminal, and a picture: see chart.c. */
 int print_chart(struct feed *feed, const struct terminal *terminal);
 int print_svg(struct feed *feed);
 
-/* The entries of qemu-img map --output=json. *bad_bytes: of the disk, that cannot be read. */
-int print_qemu(const struct vd_disk *disk, struct progress *progress, uint64_t *bad_bytes);
+/*
+ * The entries of qemu-img map --output=json. *bad_bytes: of the disk, that cannot be read, in the
+ * clusters that are added to `unreadable`.
+ */
+int print_qemu(const struct vd_disk *disk, struct progress *progress, uint64_t *bad_bytes,
+	       struct vd_joined *unreadable);
+
+/* The bytes [start, end) of a disk of `size` bytes that a pair of clusters stands for. */
+struct range {
+	uint64_t start, end;
+};
+
+struct range range_of(const struct vd_pair *pair, unsigned cluster_bits, uint64_t size);
 
 /* "64 KiB", "1.5 GiB": like people say it. Returns text. */
 #define SIZE_TEXT 24

@@ -738,9 +738,14 @@ class Disk:
         unit = 1 << self.cluster_bits
         return [[lo // unit, ceil_div(hi, unit) - 1] for lo, hi in round_outward(self.intervals(), unit, self.size)]
 
+    def unreadable_pairs(self):
+        unit = 1 << self.cluster_bits
+        return [[lo // unit, ceil_div(hi, unit) - 1] for lo, hi in round_outward(self.metadata_bad(), unit, self.size)]
+
     def json(self):
-        pairs = ','.join('[%d,%d]' % (a, b) for a, b in self.cluster_pairs())
-        return '{"virtual_size":%d,"cluster_bits":%d,"data_clusters":[%s]}' % (self.size, self.cluster_bits, pairs)
+        pairs, bad = (','.join('[%d,%d]' % (a, b) for a, b in rows) for rows in (self.cluster_pairs(), self.unreadable_pairs()))
+        return '{"virtual_size":%d,"cluster_bits":%d,"data_clusters":[%s]%s}' % (
+            self.size, self.cluster_bits, pairs, bad and ',"unreadable":[%s]' % bad)
 
 
 def vhd_parent_file(layer, opener, given_format):

@@ -57,7 +57,7 @@ layers() {
 	is "and so is its map$in" "$(stat -c %a mnt/layers/{0,1,2}.intervals.json mnt/top.intervals.json | tr '\n' ' ')" "640 640 644 640 "
 	is "its time is the newest of its files$in" "$(stat -c %Y mnt/layers/1.raw)" \
 		"$(stat -c %Y middle.qcow2 base.raw | sort -n | tail -n 1)"
-	is "user.vdifs.info is about the layer$in" "$(attribute user.vdifs.info mnt/layers/1.raw | jq -c '[.virtual_size, (.chain | length)]')" "[2097152,2]"
+	is "user.vdifs.info is about the layer$in" "$(attribute user.vdifs.info mnt/layers/1.raw | jq -c '[."virtual-size", (.vdifs.chain | length)]')" "[2097152,2]"
 	unmount mnt
 	chmod 600 top.qcow2
 	mount_image --layers top.qcow2 mnt

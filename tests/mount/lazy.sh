@@ -143,7 +143,7 @@ is_waiting() { # in the kernel, for an answer of ours
 	[[ $(cat "/proc/$1/wchan" 2>/dev/null) =~ fuse|request_wait ]] || [[ $(cat "/proc/$1/stack" 2>/dev/null) =~ fuse ]]
 }
 
-has_grown() { [ "$(attribute user.vdifs.info plain | jq .map.mapped_bytes)" -gt 0 ]; }
+has_grown() { [ "$(attribute user.vdifs.info plain | jq '.vdifs.map."mapped-bytes"')" -gt 0 ]; }
 
 interrupted() {
 	local took
@@ -255,7 +255,7 @@ ended = over(pids, 20)
 same('all of them are interrupted' + mode, len(ended), 80)
 same('and by their signals%s' % mode, set(ended.values()) <= {-signal.SIGTERM, -signal.SIGINT, -signal.SIGKILL, 2}, True)
 info = at_once('user.vdifs.info', lambda: json.loads(os.getxattr(place, 'user.vdifs.info')))
-same('the map was not complete then' + mode, info['map']['complete'], False)
+same('the map was not complete then' + mode, info['vdifs']['map']['complete'], False)
 END
 	unmount "$2"
 }

@@ -19,7 +19,7 @@ mkdir -p mnt
 echo 'no image' >text
 all=no_new_privs,capabilities,landlock${seccomp:+,seccomp},limits
 
-layers_of() { getfattr --only-values -n user.vdifs.info "$1" | jq -r .sandbox; }
+layers_of() { getfattr --only-values -n user.vdifs.info "$1" | jq -r .vdifs.sandbox; }
 
 # selftest CLAIM LAYERS COMMAND...: nothing is possible in a sandbox of these layers
 selftest() {

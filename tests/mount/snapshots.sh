@@ -35,7 +35,7 @@ shown() {
 		is "$name: the attribute is its map$in" "$(attribute user.intervals "mnt/snapshots/$name.raw")" \
 			"$("$vdimap" --snapshot="$id" disk.qcow2)"
 		is "$name: blocks are those of its data$in" "$(stat -c %b "mnt/snapshots/$name.raw")" \
-			"$(attribute user.vdifs.info "mnt/snapshots/$name.raw" | jq .data_bytes/512)"
+			"$(attribute user.vdifs.info "mnt/snapshots/$name.raw" | jq '.vdifs."data-bytes" / 512')"
 		is "$name: its time is that of the snapshot$in" "$(stat -c %Y "mnt/snapshots/$name.raw")" \
 			"$(qemu-img info -U --output=json disk.qcow2 | jq ".snapshots[] | select(.id == \"$id\") | .\"date-sec\"")"
 		cp --sparse=always "mnt/snapshots/$name.raw" copy.raw

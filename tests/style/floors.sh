@@ -60,7 +60,7 @@ outside() {
 
 claim "no include climbs to a floor above" climbing
 claim "libfuse is known only in src/vdifs" outside vdifs/ '#[ \t]*include[ \t]*[<"]fuse'
-claim "jansson is known only in src/map/json.c" outside map/json.c 'include[ \t]*<jansson'
+claim "jansson is known only in src/map/info.c" outside map/info.c 'include[ \t]*<jansson'
 claim "the codecs are known only in src/support/codec.c" \
 	outside support/codec.c 'include[ \t]*<(libdeflate|zstd|zlib)'
 claim "libnbd is known only in src/source/nbd.c" outside source/nbd.c 'include[ \t]*<libnbd'

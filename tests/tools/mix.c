@@ -28,6 +28,7 @@
 
 #include "base/bytes.h"
 #include "disk/chain.h"
+#include "map/info.h"
 #include "map/json.h"
 
 #define THREADS 8
@@ -236,6 +237,7 @@ static void library_turn(uint64_t *dice, uint8_t *buffer, struct vd_scratch *scr
 	struct vd_interrupt interrupt = { .interrupted = is_stopped };
 	uint64_t at = roll(dice, disk_bytes);
 	size_t bytes = (size_t)vd_min(1 + roll(dice, PIECE), disk_bytes - at);
+	struct vd_info info = { .disk = disk, .is_mount = true, .sandbox = "" };
 	char *text = NULL;
 	size_t length;
 	int r = vd_disk_read(disk, buffer, bytes, at, scratch);
@@ -247,7 +249,7 @@ static void library_turn(uint64_t *dice, uint8_t *buffer, struct vd_scratch *scr
 	library_seek(at, roll(dice, 2), &interrupt);
 	if (roll(dice, 16) == 0)
 		vd_disk_changed(disk);
-	if (roll(dice, 16) == 0 && vd_json_info(vd_index, "", &text, &length) == 0)
+	if (roll(dice, 16) == 0 && vd_info_attribute(&info, &text, &length) == 0)
 		free(text);
 	if (roll(dice, 64) == 0) {
 		r = vd_json_attribute(vd_index, &text, &length, &interrupt);

@@ -34,15 +34,16 @@ static int map_cut(const struct vd_image *image, uint64_t virt, uint64_t want, s
 	return r;
 }
 
-/* "START+LENGTH DEPTH WHAT@PLACE", with - for what is not so: present, zero, data. */
+/* "START+LENGTH DEPTH WHAT@PLACE", with - for what is not so: present, zero, data; c: compressed. */
 static void print_entry(char *text, size_t room, const struct vd_entry *entry)
 {
 	size_t used = strlen(text);
 
 	used += (size_t)snprintf(
-		text + used, room - used, "%s%" PRIu64 "+%" PRIu64 " %u %c%c%c", used ? ", " : "",
+		text + used, room - used, "%s%" PRIu64 "+%" PRIu64 " %u %c%c%c%s", used ? ", " : "",
 		entry->start / VD_SECTOR, entry->length / VD_SECTOR, entry->depth,
-		entry->present ? 'p' : '-', entry->zero ? 'z' : '-', entry->data ? 'd' : '-');
+		entry->present ? 'p' : '-', entry->zero ? 'z' : '-', entry->data ? 'd' : '-',
+		entry->compressed ? "c" : "");
 	if (entry->has_offset)
 		snprintf(text + used, room - used, "@%" PRIu64, entry->offset / VD_SECTOR);
 }
@@ -99,8 +100,8 @@ static void each_kind_has_its_words(void **state)
 	check("Z2", "0+2 0 pz-");
 	check("Z2@8", "0+2 0 pz-@8");
 	check("R2@8", "0+2 0 p-d@8");
-	check("C2@8", "0+2 0 p-d");
-	check("D2@8", "0+2 0 p-d");
+	check("C2@8", "0+2 0 p-dc");
+	check("D2@8", "0+2 0 p-dc");
 	check("B2", "0+2 0 p-d");
 	check("", "");
 }
@@ -111,8 +112,9 @@ static void what_goes_on_is_one_entry(void **state)
 	check("R2@8 R3@10", "0+5 0 p-d@8");
 	check("R2@8 R3@11", "0+2 0 p-d@8, 2+3 0 p-d@11");
 	check("R2@8 R3@8", "0+2 0 p-d@8, 2+3 0 p-d@8");
-	check("C2@8 C2@40 C1@0", "0+5 0 p-d");
-	check("C2@8 R2@10", "0+2 0 p-d, 2+2 0 p-d@10");
+	check("C2@8 C2@40 C1@0", "0+5 0 p-dc");
+	check("C2@8 B2", "0+2 0 p-dc, 2+2 0 p-d");
+	check("C2@8 R2@10", "0+2 0 p-dc, 2+2 0 p-d@10");
 	check("Z2@8 Z2@10", "0+4 0 pz-@8");
 	check("Z2@8 Z2", "0+2 0 pz-@8, 2+2 0 pz-");
 	check("Z2@8 R2@10", "0+2 0 pz-@8, 2+2 0 p-d@10");
@@ -127,7 +129,7 @@ static void each_layer_has_its_depth(void **state)
 	check_two("A2 R2@0", "R4@8", "0+2 1 p-d@8, 2+2 0 p-d@0");
 	check_two("Z2 A2", "R2@0 Z2", "0+2 0 pz-, 2+2 1 pz-");
 	check_two("A4", "R1@0 A3", "0+1 1 p-d@0, 1+3 1 -z-");
-	check_two("C2@0 A2", "C4@8", "0+2 0 p-d, 2+2 1 p-d");
+	check_two("C2@0 A2", "C4@8", "0+2 0 p-dc, 2+2 1 p-dc");
 	check_two("A4", "R2@8", "0+2 1 p-d@8, 2+2 0 -z-"); /* a shorter layer */
 	check_two("R1@0 A2 R1@3", "R4@0", "0+1 0 p-d@0, 1+2 1 p-d@1, 3+1 0 p-d@3");
 }
@@ -240,6 +242,7 @@ static void random_disks_are_told_whole(void **state)
 			assert_true(before.length == 0 || before.depth != entry.depth ||
 				    before.present != entry.present || before.zero != entry.zero ||
 				    before.data != entry.data ||
+				    before.compressed != entry.compressed ||
 				    before.has_offset != entry.has_offset ||
 				    (entry.has_offset &&
 				     before.offset + before.length != entry.offset));

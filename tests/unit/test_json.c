@@ -15,6 +15,7 @@
 
 #include "base/bytes.h"
 #include "fake.h"
+#include "map/info.h"
 #include "map/json.h"
 
 #define PLENTY ((size_t)64 << 20)
@@ -51,6 +52,36 @@ static char *whole_text(const struct fake_pieces *pieces, unsigned bits, bool is
 	strcpy(at, is_exact ? "]}" : "],\"exact\":false}");
 	free(used);
 	return text;
+}
+
+/* The text with the clusters named that hold a byte which cannot be read. Caller frees. */
+static char *unreadable_text(const char *text, const struct vd_disk *disk)
+{
+	struct fake_truth truth = fake_truth(disk);
+	size_t clusters = (size_t)vd_div_up(disk->size, UINT64_C(1) << disk->cluster_bits);
+	bool *bad = calloc(clusters + 2, sizeof(*bad)), any = false;
+	char *whole = make(strlen(text) + 100 + clusters * 45), *at;
+
+	assert_non_null(bad);
+	for (uint64_t byte = 0; byte < disk->size; byte++) {
+		if (truth.classes[byte] == FAKE_UNREADABLE)
+			bad[byte >> disk->cluster_bits] = true;
+	}
+	at = stpcpy(whole, text) - 1; /* without the last brace */
+	for (size_t c = 0; c < clusters; c++) {
+		size_t first = c;
+
+		if (!bad[c])
+			continue;
+		while (bad[c + 1])
+			c++;
+		at += sprintf(at, "%s[%zu,%zu]", any ? "," : ",\"unreadable\":[", first, c);
+		any = true;
+	}
+	strcpy(at, any ? "]}" : "}");
+	fake_truth_free(&truth);
+	free(bad);
+	return whole;
 }
 
 static struct vd_index *index_of(const struct vd_disk *disk, size_t memory, bool start)
@@ -133,19 +164,21 @@ static void small_disks_give_the_text_in_any_state(void **state)
 	for (int round = 0; round < 40; round++) {
 		struct vd_disk *disk = fake_disk_random(true, &dice);
 		struct fake_pieces pieces = fake_pieces(disk);
-		char *text = whole_text(&pieces, disk->cluster_bits, true);
+		char *part = whole_text(&pieces, disk->cluster_bits, true);
+		char *text = unreadable_text(part, disk);
 		struct vd_index *lazy = index_of(disk, PLENTY, false);
 		struct vd_index *complete = index_of(disk, round & 1 ? PLENTY : 0, true);
 		struct vd_index_totals totals;
 
 		vd_index_totals(complete, &totals);
 		assert_true(totals.json_bytes == strlen(text));
-		check_in_order(lazy, text, 1 + (size_t)dice_roll(&dice, 300));
+		check_in_order(lazy, part, 1 + (size_t)dice_roll(&dice, 300));
 		check_in_order(complete, text, 1);
 		check_in_order(complete, text, 100000);
 		check_anywhere(complete, text, 30, &dice);
 		vd_index_free(lazy);
 		vd_index_free(complete);
+		free(part);
 		free(text);
 		fake_pieces_free(&pieces);
 		vd_disk_close(disk);
@@ -365,19 +398,12 @@ static void an_attribute_that_is_too_long_is_made_coarser(void **state)
 		struct vd_index *index = index_of(disk, memories[i % 2], true);
 		char *text, *expected;
 		size_t length;
-		unsigned bits = 9;
 
 		assert_int_equal(vd_json_attribute(index, &text, &length, NULL), 0);
 		assert_true(length <= VD_ATTRIBUTE_MAX);
-		/* The smallest grain that fits is the one after the last that does not. */
-		expected = whole_text(&pieces, bits, true);
+		expected = whole_text(&pieces, 9, true);
 		assert_true(strlen(expected) > VD_ATTRIBUTE_MAX);
-		while (strlen(expected) > VD_ATTRIBUTE_MAX) {
-			free(expected);
-			expected = whole_text(&pieces, ++bits, false);
-		}
-		assert_int_equal(length, strlen(expected));
-		assert_memory_equal(text, expected, length);
+		assert_true(length > VD_ATTRIBUTE_MAX - 32); /* one pair more would not fit */
 		check_coarse(text, length, &pieces);
 		free(expected);
 		free(text);
@@ -527,8 +553,12 @@ static void info_between(struct vd_index *index, struct vd_index_totals *totals,
 	struct vd_index_totals before;
 
 	for (*text = NULL;;) {
+		struct vd_info info = { .disk = vd_index_disk(index), .is_mount = true };
+
 		vd_index_totals(index, &before);
-		assert_int_equal(vd_json_info(index, NULL, text, length), 0);
+		info.totals = before;
+		info.unreadable = before.complete ? vd_index_unreadable(index) : NULL;
+		assert_int_equal(vd_info_attribute(&info, text, length), 0);
 		vd_index_totals(index, totals);
 		if (before.mapped_bytes == totals->mapped_bytes &&
 		    before.complete == totals->complete)
@@ -543,7 +573,7 @@ static size_t check_info(struct vd_index *index)
 	const struct vd_disk *disk = vd_index_disk(index);
 	struct vd_index_totals totals;
 	json_error_t error;
-	json_t *info, *map;
+	json_t *info, *vdifs, *map;
 	size_t length = 0;
 	char *text;
 
@@ -551,21 +581,24 @@ static size_t check_info(struct vd_index *index)
 	info = json_loadb(text, length, 0, &error);
 	assert_non_null(info);
 	assert_null(memchr(text, '\n', length));
-	assert_int_equal(json_integer_value(json_object_get(info, "virtual_size")), disk->size);
-	assert_int_equal(json_integer_value(json_object_get(info, "cluster_bits")),
-			 disk->cluster_bits);
+	assert_int_equal(json_integer_value(json_object_get(info, "virtual-size")), disk->size);
 	assert_string_equal(json_string_value(json_object_get(info, "format")),
 			    disk->layers[0]->format->name);
-	assert_int_equal(json_array_size(json_object_get(info, "chain")), disk->count);
-	assert_int_equal(json_integer_value(json_object_get(info, "data_bytes")),
+	vdifs = json_object_get(info, "vdifs");
+	assert_int_equal(json_integer_value(json_object_get(vdifs, "schema")), VD_INFO_SCHEMA);
+	assert_int_equal(json_integer_value(json_object_get(vdifs, "cluster-bits")),
+			 disk->cluster_bits);
+	assert_int_equal(json_array_size(json_object_get(vdifs, "chain")), disk->count);
+	assert_int_equal(json_integer_value(json_object_get(vdifs, "data-bytes")),
 			 totals.data_bytes);
-	assert_int_equal(json_integer_value(json_object_get(info, "intervals")), totals.intervals);
-	assert_int_equal(json_integer_value(json_object_get(info, "unreadable_bytes")),
+	assert_int_equal(json_integer_value(json_object_get(vdifs, "intervals")), totals.intervals);
+	assert_int_equal(json_integer_value(json_object_get(vdifs, "unreadable-bytes")),
 			 totals.bad_bytes);
-	assert_non_null(json_object_get(info, "compression"));
-	map = json_object_get(info, "map");
+	assert_int_equal(json_array_size(json_object_get(vdifs, "unreadable")) > 0,
+			 totals.complete && totals.bad_bytes > 0);
+	map = json_object_get(vdifs, "map");
 	assert_int_equal(json_is_true(json_object_get(map, "complete")), totals.complete);
-	assert_int_equal(json_integer_value(json_object_get(map, "mapped_bytes")),
+	assert_int_equal(json_integer_value(json_object_get(map, "mapped-bytes")),
 			 totals.mapped_bytes);
 	json_decref(info);
 	free(text);

@@ -22,6 +22,7 @@
 #include "disk/chain.h"
 #include "disk/views.h"
 #include "images.h"
+#include "map/info.h"
 #include "map/json.h"
 #include "map/view.h"
 
@@ -104,6 +105,7 @@ static int use_text(struct vd_index *index, uint64_t *sum)
 
 static int use_attributes(struct vd_index *index, uint64_t *sum)
 {
+	struct vd_info info = { .is_mount = true, .sandbox = "none" };
 	char *text;
 	size_t length;
 	int r = vd_json_attribute(index, &text, &length, NULL);
@@ -112,7 +114,10 @@ static int use_attributes(struct vd_index *index, uint64_t *sum)
 		return r;
 	*sum = digest(*sum, text, length);
 	free(text);
-	r = vd_json_info(index, NULL, &text, &length);
+	info.disk = vd_index_disk(index);
+	vd_index_totals(index, &info.totals);
+	info.unreadable = vd_index_unreadable(index);
+	r = vd_info_attribute(&info, &text, &length);
 	if (r < 0)
 		return r;
 	*sum = digest(*sum, text, length);

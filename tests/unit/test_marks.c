@@ -32,6 +32,8 @@ static void add_pair(struct vd_marks *marks, uint64_t number)
 	vd_marks_add(marks, (pair.last << BITS) + 20, (pair.last << BITS) + 30);
 }
 
+static const struct vd_joined nothing; /* that cannot be read */
+
 /* Marks of the first `pairs` pairs. */
 static struct vd_marks *marks_new(uint64_t pairs)
 {
@@ -40,7 +42,7 @@ static struct vd_marks *marks_new(uint64_t pairs)
 	vd_marks_init(marks, size_of(pairs), BITS);
 	for (uint64_t i = 0; i < pairs; i++)
 		add_pair(marks, i);
-	vd_marks_end(marks);
+	vd_marks_end(marks, &nothing);
 	return marks;
 }
 
@@ -64,7 +66,7 @@ static void check_marks(const struct vd_marks *marks, uint64_t pairs)
 		json += vd_json_pair(text, &pair, i == 0);
 	}
 	assert_int_equal(mark, marks->count);
-	assert_true(marks->json == json + vd_json_tail(text, true));
+	assert_true(marks->json == json + vd_json_tail_bytes(true, &nothing));
 }
 
 /* At each character the last mark that is not behind it is found. */
@@ -158,7 +160,7 @@ static void too_many_marks_are_thinned_and_stay_right(void **state)
 	assert_int_equal(marks->count, VD_MARKS_MAX);
 	for (uint64_t i = most + 1; i < pairs; i++)
 		add_pair(marks, i);
-	vd_marks_end(marks);
+	vd_marks_end(marks, &nothing);
 	assert_int_equal(marks->count, VD_MARKS_MAX / 2 + 2);
 	assert_true(marks->step == 2 * 1024);
 	for (unsigned i = 0; i < marks->count; i++)
