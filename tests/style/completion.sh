@@ -21,7 +21,9 @@ listed() { # listed PROGRAM: the long options of --help, with = where there is a
 }
 
 in_bash() { # in_bash PROGRAM: the differences
-	diff <(listed "$1") <(complete_line "$builddir/$1" -- | sort -u)
+	diff <(listed "$1") <(complete_line "$builddir/$1" --x=1 - | grep -e -- | sort -u)
+	diff <("$builddir/$1" --help | grep -oE '^ +-[A-Za-z]' | tr -d ' ' | sort -u) \
+		<(complete_line "$builddir/$1" - | grep -ve -- | sort -u)
 }
 
 in_zsh() {
@@ -50,6 +52,30 @@ offers() { # offers WANTED WORD...
 	[ "$(complete_line "$@" | paste -s -d ' ' -)" = "$wanted" ] || complete_line "$@"
 }
 
+# The names are those of the image on the line, wherever it stands there.
+names() {
+	command -v qemu-img >/dev/null && command -v jq >/dev/null || return 0
+	qemu-img create -q -f qcow2 "$scratch/a.qcow2" 1M && qemu-img snapshot -c monday "$scratch/a.qcow2" &&
+		qemu-img snapshot -c 'two words' "$scratch/a.qcow2" && qemu-img bitmap --add "$scratch/a.qcow2" nightly
+	offers 'monday two\ words' "$builddir/vdifs" "$scratch/a.qcow2" --snapshot = ""
+	offers monday "$builddir/vdimap" "$scratch/a.qcow2" --snapshot m
+	offers nightly "$builddir/vdimap" "$scratch/a.qcow2" --bitmap = n
+	offers "" "$builddir/vdimap" none --snapshot = ""
+}
+
+# What the words of -o are, vdifs itself takes.
+mount_words() {
+	local word said
+	for word in $(complete_line "$builddir/vdifs" -o ""); do
+		said=$("$builddir/vdifs" -o "${word/=*/=1}" /nothing /nowhere 2>&1)
+		[[ $said != *"unknown mount option"* ]] || echo "$word: $said"
+	done
+	offers "allow_other allow_root" "$builddir/vdifs" -o allow_
+	offers "ro,backing= ro,backing-file= ro,backing-format=" "$builddir/vdifs" -o ro,backing
+}
+
+scratch=$(mktemp -d) && trap 'rm -rf "$scratch"' EXIT
+
 for program in vdifs vdimap; do
 	claim "bash is offered the options of $program" in_bash "$program"
 	claim "zsh is offered the options of $program" in_zsh "$program"
@@ -58,5 +84,13 @@ done
 claim "the words of --sandbox are known" offers "auto strict off" "$builddir/vdifs" --sandbox =
 claim "and begun ones completed" offers strict "$builddir/vdifs" --sandbox = s
 claim "an image is a file name" offers README "$builddir/vdimap" READ
+claim "also behind the value of an option" offers README "$builddir/vdimap" --format qcow2 READ
+claim "and behind another file" offers README "$builddir/vdifs" --backing-file base.qcow2 a.qcow2 READ
+claim "a value is completed behind a blank" offers "qcow2 vhd vpc raw" "$builddir/vdifs" --format ""
+claim "and behind an equals sign" offers qcow2 "$builddir/vdifs" --format = q
+claim "the words of -o are mount options" mount_words
+claim "names of snapshots and bitmaps are those of the image" names
+claim "behind two dashes options are names" offers "" "$builddir/vdimap" -- -d
+claim "and with image and mountpoint before them a command" offers "sha256sum" "$builddir/vdifs" a b -- sha256su
 claim "after image and mountpoint there is nothing to say" offers "" "$builddir/vdifs" --direct a b ""
 plan
