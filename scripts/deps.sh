@@ -30,6 +30,7 @@ cmd:getfattr attr attr
 '
 test_needs='
 cmd:setfattr attr attr
+cmd:setfacl acl acl
 cmd:qemu-io qemu-utils qemu-img
 cmd:qemu-nbd qemu-utils qemu-img
 cmd:nbdkit nbdkit nbdkit

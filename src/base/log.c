@@ -41,6 +41,11 @@ void vd_log_keep_stderr(void)
 		log_fd = fd;
 }
 
+int vd_log_descriptor(void)
+{
+	return log_fd;
+}
+
 void vd_log_to_syslog(int null)
 {
 	atomic_store(&log_use_syslog, true);

@@ -22,6 +22,9 @@ void vd_log_open(const char *program);
  */
 void vd_log_keep_stderr(void);
 
+/* The descriptor that the log is written to before that; 2 if none was kept. */
+int vd_log_descriptor(void);
+
 /*
  * From now on log to syslog instead of stderr. Call when stderr is about to go away. null: a
  * descriptor of /dev/null, which takes the place of the one that was kept.

@@ -5,7 +5,8 @@
  * Three processes in the background form: this one waits until the mount answers, so that
  * "vdifs IMAGE DIR && cp DIR/..." works and a failure has an exit status; the supervisor
  * (supervisor.c) mounts and stays; the server (serve.c) reads the image in a sandbox. In the
- * foreground this process is the supervisor.
+ * foreground this process is the supervisor. With a command this process runs it (command.c) and the
+ * supervisor unmounts when it has ended.
  */
 #include "config.h"
 
@@ -16,32 +17,22 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/syscall.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
+#include <syslog.h>
 #include <unistd.h>
 
+#include "base/exit.h"
 #include "base/log.h"
+#include "base/standard.h"
+#include "vdifs/command.h"
 #include "vdifs/supervisor.h"
+#include "vdifs/unmount.h"
 
-static int fail(const struct vd_error *err)
+static int fail(const struct vd_error *err, enum vd_exit status)
 {
-	fprintf(stderr, "vdifs: %s\n", err->text);
-	return EXIT_FAILURE;
-}
-
-/*
- * An image opened as descriptor 2 would get our messages written into it. And what the caller has
- * open besides (a lock, a pipe) is not to stay open for as long as the mount lives.
- */
-static void keep_standard_descriptors(void)
-{
-	int fd;
-
-	do
-		fd = open("/dev/null", O_RDWR);
-	while (fd >= 0 && fd <= 2);
-	if (fd > 2)
-		syscall(SYS_close_range, 3, ~0u, 0); /* before Linux 5.9: they stay open */
+	vd_log(LOG_ERR, "%s", err->text);
+	return status;
 }
 
 /* In the parent: wait for the byte that says "ready". */
@@ -55,28 +46,27 @@ static int await(pid_t child, int ready_fd)
 		got = read(ready_fd, &byte, 1);
 	while (got < 0 && errno == EINTR);
 	if (got == 1)
-		return EXIT_SUCCESS;
+		return VD_EXIT_DONE;
 	if (waitpid(child, &status, 0) == child && WIFSIGNALED(status))
-		fprintf(stderr, "vdifs: the supervising process was ended by signal %d\n",
-			WTERMSIG(status));
-	return EXIT_FAILURE; /* it has said why */
+		vd_log(LOG_ERR, "the supervising process was ended by signal %d", WTERMSIG(status));
+	return VD_EXIT_FAILED; /* it has said why */
 }
 
-static int background(const struct vdifs_options *options)
+static int background(const struct vdifs_options *options, const struct vdifs_inherited *inherited)
 {
 	struct vd_error err = { "" };
 	pid_t self = getpid(), child;
-	int ready[2];
+	int ready[2], status;
 
 	if (pipe2(ready, O_CLOEXEC) < 0) {
 		vd_fail(&err, errno, "cannot make a pipe: %s", strerror(errno));
-		return fail(&err);
+		return fail(&err, VD_EXIT_FAILED);
 	}
 	fflush(NULL);
 	child = fork();
 	if (child < 0) {
 		vd_fail(&err, errno, "cannot start a process: %s", strerror(errno));
-		return fail(&err);
+		return fail(&err, VD_EXIT_FAILED);
 	}
 	if (child == 0) {
 		close(ready[0]);
@@ -84,32 +74,80 @@ static int background(const struct vdifs_options *options)
 		/* Who gives up waiting wants no mount; the supervisor goes on from here. */
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		if (getppid() != self)
-			return EXIT_FAILURE;
+			return VD_EXIT_FAILED;
 		return vdifs_supervise(options, ready[1]);
 	}
 	close(ready[1]);
-	return await(child, ready[0]);
+	status = await(child, ready[0]);
+	if (status == VD_EXIT_DONE && options->command)
+		status = vdifs_command_run(options->command, inherited, child, ready[0]);
+	return status;
+}
+
+/* "vdifs MOUNTPOINT IMAGE": a directory is no image. */
+static int order_check(const struct vdifs_options *options, struct vd_error *err)
+{
+	struct stat st;
+	char shown[512];
+
+	if (stat(options->mountpoint, &st) < 0 || !S_ISREG(st.st_mode) ||
+	    stat(options->image, &st) < 0 || !S_ISDIR(st.st_mode))
+		return 0;
+	return vd_fail(err, EINVAL,
+		       "%s is a directory, and what follows it a file: the image comes first, then "
+		       "the mountpoint",
+		       vd_escape(shown, sizeof(shown), options->image, strlen(options->image)));
+}
+
+static int print(const struct vdifs_options *options, struct vd_error *err)
+{
+	int r;
+
+	if (options->help)
+		vdifs_options_print_help();
+	else
+		printf("vdifs %s\n", PACKAGE_VERSION);
+	r = vd_standard_flush();
+	return r < 0 ? vd_fail(err, -r, "cannot write to standard output: %s", strerror(-r)) : 0;
+}
+
+/* Do what the options say. An exit status. */
+static int act(const struct vdifs_options *options, const struct vdifs_inherited *inherited)
+{
+	struct vd_error err = { "" };
+
+	if (options->help || options->version)
+		return print(options, &err) < 0 ? fail(&err, VD_EXIT_FAILED) : VD_EXIT_DONE;
+	if (options->selftest)
+		return vd_sandbox_selftest(options->sandbox, true);
+	if (options->unmount)
+		return vdifs_unmount(options->mountpoint, &err) < 0 ? fail(&err, VD_EXIT_FAILED)
+								    : VD_EXIT_DONE;
+	if (order_check(options, &err) < 0)
+		return fail(&err, VD_EXIT_USAGE);
+	if (options->foreground && !options->command)
+		return vdifs_supervise(options, -1);
+	return background(options, inherited);
 }
 
 int main(int argc, char **argv)
 {
 	struct vdifs_options options;
+	struct vdifs_inherited inherited;
 	struct vd_error err = { "" };
-	int status = EXIT_SUCCESS;
+	int status, r;
 
+	vdifs_inherited_keep(&inherited);
 	signal(SIGCHLD, SIG_DFL); /* inherited as ignored it would cost us the exit statuses */
-	keep_standard_descriptors();
+	if (vd_standard_open() < 0)
+		return VD_EXIT_FAILED;
+	vd_inherited_note();
 	vd_log_open("vdifs");
-	if (vdifs_options_parse(&options, argc, argv, &err) < 0)
-		status = fail(&err);
-	else if (options.help)
-		vdifs_options_print_help();
-	else if (options.version)
-		printf("vdifs %s\n", PACKAGE_VERSION);
-	else if (options.selftest)
-		status = vd_sandbox_selftest(options.sandbox, true);
+	r = vdifs_options_parse(&options, argc, argv, &err);
+	if (r == 0)
+		status = act(&options, &inherited);
 	else
-		status = options.foreground ? vdifs_supervise(&options, -1) : background(&options);
+		status = fail(&err, r == -ENOMEM ? VD_EXIT_FAILED : VD_EXIT_USAGE);
 	vdifs_options_free(&options);
 	return status;
 }

@@ -2,9 +2,8 @@
 /*
  * Command line and -o options, both through one function: option_set().
  *
- * mount(8) passes "rw,dev,suid" whatever the line in fstab says, and what else it knows; those
- * words are dropped, since vdifs always mounts ro,nosuid,nodev. libmount leaves quotes around a
- * value with a comma in place; a backslash before a comma means the same.
+ * libmount leaves quotes around a value with a comma in place; a backslash before a comma means the
+ * same.
  */
 #include "config.h"
 
@@ -14,73 +13,63 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/usage.h"
+#include "vdifs/mount_words.h"
 #include "vdifs/options.h"
 
 #define MAP_MEMORY_DEFAULT ((size_t)64 << 20)
 
-static const struct vd_chain_option own_options[] = {
-	{ "direct", NULL, "bypass the page cache (fast for large reads only)" },
-	{ "layers", NULL, "show each layer of the chain as layers/N.raw" },
-	{ "map-memory", "SIZE", "memory for the interval maps (default 64M)" },
-	{ "qcow2", NULL, "show NAME.qcow2, the disk as one QCOW2 file" },
-	{ "sandbox", "MODE", "auto (default), strict or off" },
-	{ "cache-memory", "SIZE", "memory for decompressed clusters (default 32M)" },
-	{ NULL, NULL, NULL },
+enum kind {
+	SWITCH, /* sets a bool */
+	SIZE, /* bytes, with a suffix */
+	TEXT,
+	SANDBOX,
+	NOTHING, /* is taken, and changes nothing */
 };
 
-/* Words of mount(8) that mean nothing here, or are forced. */
-static const char *const ignored[] = {
-	"ro",
-	"rw",
-	"dev",
-	"nodev",
-	"suid",
-	"nosuid",
-	"defaults",
-	"auto",
-	"noauto",
-	"user",
-	"nouser",
-	"users",
-	"owner",
-	"group",
-	"_netdev",
-	"nofail",
-	"default_permissions",
-	"nonempty",
-	"atime",
-	"noatime",
-	"diratime",
-	"nodiratime",
-	"relatime",
-	"norelatime",
-	"strictatime",
-	"nostrictatime",
-	"lazytime",
-	"nolazytime",
-	"iversion",
-	"noiversion",
-	"mand",
-	"nomand",
-	"silent",
-	"loud",
-	"sync",
-	"async",
-	"dirsync",
-	NULL,
+#define SLOT(member) offsetof(struct vdifs_options, member)
+
+/* The options of vdifs beside those of a chain. */
+static const struct row {
+	const char *name, *value, *help; /* help NULL: not in --help */
+	char letter; /* its short name, or 0 */
+	enum kind kind;
+	size_t slot;
+	bool in_line_only; /* it is not a word of -o */
+} rows[] = {
+	{ "direct", NULL, "bypass the page cache (fast for large reads only)", 0, SWITCH,
+	  SLOT(direct), false },
+	{ "layers", NULL, "show each layer of the chain as layers/N.raw", 0, SWITCH, SLOT(layers),
+	  false },
+	{ "map-memory", "SIZE", "memory for the interval maps (default 64M)", 0, SIZE,
+	  SLOT(map_memory), false },
+	{ "qcow2", NULL, "show NAME.qcow2, the disk as one QCOW2 file", 0, SWITCH, SLOT(qcow2),
+	  false },
+	{ "sandbox", "MODE", "auto (default), strict or off", 0, SANDBOX, SLOT(sandbox), false },
+	{ "cache-memory", "SIZE", "memory for decompressed clusters (default 32M)", 0, SIZE,
+	  SLOT(chain.cache_memory), false },
+	{ "pid-file", "FILE", "write the process ID here when the mount is ready", 0, TEXT,
+	  SLOT(pid_file), false },
+	{ "read-only", NULL, "always on", 'r', NOTHING, 0, false },
+	{ "unmount", NULL, "unmount MOUNTPOINT, and wait until the image is free", 0, SWITCH,
+	  SLOT(unmount), true },
+	{ "help", NULL, "print this and exit", 'h', SWITCH, SLOT(help), true },
+	{ "version", NULL, "print the version and exit", 'V', SWITCH, SLOT(version), true },
+	{ "sandbox-selftest", NULL, NULL, 0, SWITCH, SLOT(selftest), true },
 };
 
-/* Words that libfuse or the kernel takes. auto_unmount is what the supervisor does anyway. */
-static const char *const passed[] = {
-	"allow_other", "allow_root", "auto_unmount", "exec", "noexec", NULL,
-};
+#define ROWS (sizeof(rows) / sizeof(rows[0]))
 
-static bool is_in(const char *const *list, const char *name)
-{
-	while (*list && strcmp(*list, name) != 0)
-		list++;
-	return *list != NULL;
-}
+/* What getopt_long() returns: CODE_LONG + place in its list, CODE_NAME for what is no option. */
+enum { CODE_NAME = 1, CODE_LONG = 256, LONGS_MAX = 64 };
+
+/* While the command line is read. */
+struct parsing {
+	struct vdifs_options *options;
+	struct vd_error *err;
+	unsigned given; /* a bit for each row that had a value */
+	unsigned names; /* how many image, mountpoint and what is too much are */
+};
 
 /* Keep a string until the end. NULL for want of memory. */
 static char *keep(struct vdifs_options *options, const char *text, size_t length)
@@ -145,89 +134,145 @@ static int take_size(size_t *slot, const char *name, const char *value, struct v
 	return 0;
 }
 
-/* An option without a value. False: there is no such one. */
-static bool take_switch(struct vdifs_options *options, const char *name)
+static void *slot_of(struct vdifs_options *options, const struct row *row)
 {
-	const struct {
-		const char *name;
-		bool *slot;
-	} switches[] = {
-		{ "direct", &options->direct },
-		{ "layers", &options->layers },
-		{ "qcow2", &options->qcow2 },
-	};
-
-	for (size_t i = 0; i < sizeof(switches) / sizeof(switches[0]); i++) {
-		if (strcmp(name, switches[i].name) == 0)
-			return *switches[i].slot = true;
-	}
-	return false;
+	return (char *)options + row->slot;
 }
 
-/* Note an option of the own table. It is an error if it has a value and was given before. */
-static int count_option(struct vdifs_options *options, const char *name, const char *value,
-			struct vd_error *err)
+static int row_take(struct parsing *parsing, const struct row *row, const char *value)
 {
-	for (unsigned i = 0; own_options[i].name; i++) {
-		if (strcmp(own_options[i].name, name) != 0)
-			continue;
-		if (options->given & 1u << i && value)
-			return vd_fail(err, EINVAL, "--%s is given twice; give it once", name);
-		options->given |= 1u << i;
+	unsigned bit = 1u << (row - rows);
+	void *slot = slot_of(parsing->options, row);
+
+	if (row->value && !value)
+		return vd_fail(parsing->err, EINVAL, "--%s needs a value", row->name);
+	if (!row->value && value)
+		return vd_fail(parsing->err, EINVAL, "--%s takes no value", row->name);
+	if (value && (parsing->given & bit))
+		return vd_fail(parsing->err, EINVAL, "--%s is given twice; give it once", row->name);
+	if (value)
+		parsing->given |= bit;
+	switch (row->kind) {
+	case SWITCH:
+		*(bool *)slot = true;
+		return 0;
+	case SIZE:
+		return take_size(slot, row->name, value, parsing->err);
+	case TEXT:
+		if (*value == '\0')
+			return vd_fail(parsing->err, EINVAL, "--%s needs a value", row->name);
+		*(const char **)slot = value;
+		return 0;
+	case SANDBOX:
+		return vd_sandbox_mode_parse(value, slot, parsing->err);
+	case NOTHING:
+		break;
 	}
 	return 0;
 }
 
-/* Set one option by its long name; value NULL: it was given without one. */
-static int option_set(struct vdifs_options *options, const char *name, const char *value,
-		      struct vd_error *err)
+/* Set one option by its long name; value NULL: it was given without one. -ENOENT: not an option. */
+static int option_set(struct parsing *parsing, const char *name, const char *value, bool in_line)
 {
-	int r = vd_chain_option_set(&options->chain, name, value, err);
+	int r = vd_chain_option_set(&parsing->options->chain, name, value, parsing->err);
 
-	if (r != -ENOENT)
-		return r;
-	r = count_option(options, name, value, err);
-	if (r < 0)
-		return r;
-	if (!value && take_switch(options, name))
-		return 0;
-	if (strcmp(name, "map-memory") == 0 && value)
-		return take_size(&options->map_memory, name, value, err);
-	if (strcmp(name, "sandbox") == 0 && value)
-		return vd_sandbox_mode_parse(value, &options->sandbox, err);
-	if (strcmp(name, "cache-memory") == 0 && value)
-		return take_size(&options->chain.cache_memory, name, value, err);
-	return vd_fail(err, EINVAL,
-		       "--%s: unknown option, or its value is missing or too much; see vdifs "
-		       "--help",
-		       name);
+	for (size_t i = 0; i < ROWS && r == -ENOENT; i++) {
+		if (strcmp(rows[i].name, name) == 0 && (in_line || !rows[i].in_line_only))
+			return row_take(parsing, &rows[i], value);
+	}
+	return r;
 }
 
-/* One word of -o, unquoted: NAME or NAME=value. Changes the word. */
-static int word_set(struct vdifs_options *options, char *word, struct vd_error *err)
-{
-	char *value = strchr(word, '=');
+/* --- mount options --------------------------------------------------------------------------- */
 
-	if (*word == '\0' || is_in(ignored, word) || strncmp(word, "x-", 2) == 0 ||
-	    strncmp(word, "comment=", 8) == 0)
-		return 0;
-	if (is_in(passed, word))
-		return pass_on(options, word, err);
-	if (strcmp(word, "debug") == 0) {
+static int word_unknown(const char *word, struct vd_error *err)
+{
+	struct vd_nearest nearest = VD_NEAREST_TO(word);
+	char shown[512];
+
+	vd_fail(err, EINVAL, "unknown mount option: -o %s",
+		vd_escape(shown, sizeof(shown), word, strlen(word)));
+	vdifs_word_nearest(&nearest);
+	for (const struct vd_chain_option *row = vd_chain_option_table; row->name; row++)
+		vd_nearest_try(&nearest, row->name);
+	for (size_t i = 0; i < ROWS; i++) {
+		if (!rows[i].in_line_only)
+			vd_nearest_try(&nearest, rows[i].name);
+	}
+	vd_nearest_add(&nearest, "", err);
+	return -EINVAL;
+}
+
+/* What was typed as "-o name" is not to be called "--name". */
+static void rename_option(struct vd_error *err)
+{
+	struct vd_error said = *err;
+
+	if (strncmp(said.text, "--", 2) == 0)
+		vd_fail(err, EINVAL, "-o %s", said.text + 2);
+}
+
+static int context_add(struct vdifs_options *options, const char *name, const char *value,
+		       struct vd_error *err)
+{
+	if (options->context_count == VDIFS_CONTEXTS_MAX)
+		return vd_fail(err, EINVAL, "-o %s is given twice", name);
+	options->contexts[options->context_count++] =
+		(struct vdifs_context){ .name = name, .value = value };
+	return 0;
+}
+
+/* A word that is an option of vdifs. */
+static int word_option(struct parsing *parsing, const char *name, const char *value)
+{
+	struct vdifs_options *options = parsing->options;
+	int r;
+
+	if (strcmp(name, "debug") == 0) {
 		options->debug = options->foreground = true;
 		return 0;
 	}
+	if (strcmp(name, "fsname") == 0 && value && *value) {
+		if (options->fsname)
+			return vd_fail(parsing->err, EINVAL,
+				       "-o fsname= is given twice; give it once");
+		options->fsname = value;
+		return 0;
+	}
+	r = option_set(parsing, name, value, false);
+	if (r == -ENOENT)
+		return word_unknown(name, parsing->err);
+	if (r < 0)
+		rename_option(parsing->err);
+	return r;
+}
+
+/* One word of -o, unquoted: NAME or NAME=value. Changes the word, which stays until the end. */
+static int word_set(struct parsing *parsing, char *word, struct vdifs_word_list *list)
+{
+	char *value = strchr(word, '=');
+
+	if (*word == '\0')
+		return 0;
 	if (value)
 		*value++ = '\0';
-	if (strcmp(word, "fsname") == 0 && value) {
-		if (options->fsname)
-			return vd_fail(err, EINVAL, "-o fsname= is given twice; give it once");
-		options->fsname = strdup(value);
-		return options->fsname ? 0 : vd_fail(err, ENOMEM, "out of memory");
-	}
-	if (strcmp(word, "subtype") == 0)
+	vdifs_word_note(list, word);
+	switch (vdifs_word_find(word, value, parsing->err)) {
+	case VDIFS_WORD_IGNORED:
 		return 0;
-	return option_set(options, word, value, err);
+	case VDIFS_WORD_PASSED:
+		return pass_on(parsing->options, word, parsing->err);
+	case VDIFS_WORD_CONTEXT:
+		return context_add(parsing->options, word, value, parsing->err);
+	case VDIFS_WORD_REMOUNT:
+		parsing->options->remount = true;
+		return 0;
+	case VDIFS_WORD_REFUSED:
+		return -EINVAL;
+	case VDIFS_WORD_UNKNOWN:
+		break;
+	}
+	return word_option(parsing, word, value);
 }
 
 /* Copy one word of an -o list to `word`, without its quotes and escapes; returns what follows. */
@@ -248,62 +293,89 @@ static const char *word_cut(const char *from, char *word)
 	return *from ? from + 1 : from;
 }
 
-static int list_set(struct vdifs_options *options, const char *list, struct vd_error *err)
+static int list_set(struct parsing *parsing, const char *text)
 {
+	struct vdifs_word_list list = { .has_rw = false };
 	int r = 0;
 
-	while (*list && r == 0) {
-		char *word = keep(options, list, strlen(list));
+	while (*text && r == 0) {
+		char *word = keep(parsing->options, text, strlen(text));
 
 		if (!word)
-			return vd_fail(err, ENOMEM, "out of memory");
-		list = word_cut(list, word);
-		r = word_set(options, word, err);
+			return vd_fail(parsing->err, ENOMEM, "out of memory");
+		text = word_cut(text, word);
+		r = word_set(parsing, word, &list);
 	}
-	return r;
+	return r < 0 ? r : vdifs_word_list_check(&list, parsing->err);
 }
 
-static void print_rows(const struct vd_chain_option *row)
+/* --- the command line ------------------------------------------------------------------------ */
+
+static void print_row(const char *letter, const char *name, const char *value, const char *help)
 {
-	for (; row->name; row++)
-		printf("  --%s%s%-*s %s\n", row->name, row->value ? "=" : "",
-		       24 - (int)strlen(row->name) - (row->value ? 1 : 0),
-		       row->value ? row->value : "", row->help);
+	printf("  %s--%s%s%-*s %s\n", letter, name, value ? "=" : "",
+	       24 - (int)strlen(letter) - (int)strlen(name) - (value ? 1 : 0), value ? value : "",
+	       help);
 }
 
 void vdifs_options_print_help(void)
 {
-	printf("Usage: vdifs [options] IMAGE MOUNTPOINT\n"
+	printf("Usage: vdifs [options] IMAGE MOUNTPOINT [-- COMMAND...]\n"
+	       "       vdifs --unmount MOUNTPOINT\n"
 	       "Show a VHD or QCOW2 image as a read-only sparse raw disk.\n"
-	       "MOUNTPOINT is a directory, which then holds NAME.raw and NAME.intervals.json, or "
-	       "a\n"
-	       "file, which becomes the disk. Unmount with: fusermount3 -u MOUNTPOINT\n\n");
-	print_rows(vd_chain_option_table);
-	print_rows(own_options);
+	       "MOUNTPOINT is a directory, which then holds NAME.raw and NAME.intervals.json, or a\n"
+	       "file, which becomes the disk. With COMMAND: mount, run it, unmount, and exit with\n"
+	       "its status.\n\n");
+	for (const struct vd_chain_option *row = vd_chain_option_table; row->name; row++)
+		print_row("", row->name, row->value, row->help);
+	for (size_t i = 0; i < ROWS; i++) {
+		char letter[] = { '-', rows[i].letter, ',', ' ', '\0' };
+
+		if (rows[i].help)
+			print_row(rows[i].letter ? letter : "", rows[i].name, rows[i].value,
+				  rows[i].help);
+	}
 	printf("  -o OPTION[,OPTION...]      any of the above without dashes; allow_other,\n"
 	       "                             allow_root, auto_unmount, fsname=NAME, noexec\n"
 	       "  -f                         stay in the foreground, log to stderr\n"
 	       "  -d                         the same, with libfuse's debug output\n"
 	       "  -s                         one thread only\n"
 	       "  -v                         say what is opened, and how it is confined\n"
-	       "  -U                         the same as --force-share\n"
-	       "  -h, --help                 print this and exit\n"
-	       "  -V, --version              print the version and exit\n");
+	       "  -U                         the same as --force-share\n");
 }
 
-static unsigned add_longs(struct option *longs, unsigned count, const struct vd_chain_option *row)
+/* Both tables as getopt_long() wants them. */
+static void longs_fill(struct option longs[LONGS_MAX])
 {
-	for (; row->name; row++)
-		longs[count++] = (struct option){
-			.name = row->name,
-			.has_arg = row->value ? required_argument : no_argument,
-			.val = 1,
-		};
-	return count;
+	unsigned count = 0;
+
+	for (const struct vd_chain_option *row = vd_chain_option_table; row->name; row++, count++)
+		longs[count] = (struct option){ row->name,
+						row->value ? required_argument : no_argument, NULL,
+						CODE_LONG + (int)count };
+	for (size_t i = 0; i < ROWS; i++, count++)
+		longs[count] = (struct option){ rows[i].name,
+						rows[i].value ? required_argument : no_argument,
+						NULL, CODE_LONG + (int)count };
+	longs[count] = (struct option){ NULL, 0, NULL, 0 };
 }
 
-static int take_short(struct vdifs_options *options, int c, char **argv, struct vd_error *err)
+/* Take what is neither an option nor the command. */
+static void name_take(struct parsing *parsing, const char *name)
 {
+	struct vdifs_options *options = parsing->options;
+
+	if (parsing->names == 0)
+		options->image = name;
+	else if (parsing->names == 1)
+		options->mountpoint = name;
+	parsing->names++;
+}
+
+static int letter_take(struct parsing *parsing, int c)
+{
+	struct vdifs_options *options = parsing->options;
+
 	switch (c) {
 	case 'f':
 		options->foreground = true;
@@ -321,45 +393,90 @@ static int take_short(struct vdifs_options *options, int c, char **argv, struct 
 		options->chain.force_share = true;
 		return 0;
 	case 'o':
-		return list_set(options, optarg, err);
-	case 'h':
-		options->help = true;
-		return 0;
-	case 'V':
-		options->version = true;
-		return 0;
-	case 't': /* not in --help: for tests, and for who wants to see it */
-		options->selftest = true;
+		return list_set(parsing, optarg);
+	case CODE_NAME:
+		name_take(parsing, optarg);
 		return 0;
 	default:
-		return vd_fail(err, EINVAL,
-			       "unknown option, or its value is missing or too much: %s; see "
-			       "vdifs --help",
-			       argv[optind - 1]);
+		break;
 	}
+	for (size_t i = 0; i < ROWS; i++) {
+		if (rows[i].letter == c)
+			return row_take(parsing, &rows[i], NULL);
+	}
+	return -EINVAL; /* a letter that only getopt_long() knows */
+}
+
+/* What stands behind "--": names that are still missing, and the command. */
+static int rest_take(struct parsing *parsing, char **rest, bool has_dashes)
+{
+	bool has_name = false;
+
+	while (*rest && parsing->names < 2) {
+		name_take(parsing, *rest++);
+		has_name = true;
+	}
+	if (has_name && *rest) {
+		has_dashes = strcmp(*rest, "--") == 0;
+		while (*rest && !has_dashes) /* too many */
+			name_take(parsing, *rest++);
+		rest += has_dashes;
+	} else if (has_name) {
+		has_dashes = false;
+	}
+	if (has_dashes && parsing->names >= 2 && !*rest)
+		return vd_fail(parsing->err, EINVAL, "a command is missing behind --");
+	if (*rest && parsing->options->remount)
+		return vd_fail(parsing->err, EINVAL, "-o remount mounts nothing for a command");
+	if (*rest)
+		parsing->options->command = rest;
+	return 0;
+}
+
+static int names_check(struct parsing *parsing)
+{
+	struct vdifs_options *options = parsing->options;
+
+	if (options->unmount) {
+		if (parsing->names != 1 || options->command)
+			return vd_fail(parsing->err, EINVAL,
+				       "--unmount: give one mountpoint, and no image");
+		options->mountpoint = options->image;
+		options->image = NULL;
+		return 0;
+	}
+	if (parsing->names < 2)
+		return vd_fail(parsing->err, EINVAL, "give an image and a mountpoint");
+	if (parsing->names > 2)
+		return vd_fail(parsing->err, EINVAL,
+			       "give one image and a mountpoint, not %u names; a command stands "
+			       "behind --",
+			       parsing->names);
+	return 0;
 }
 
 int vdifs_options_parse(struct vdifs_options *options, int argc, char **argv, struct vd_error *err)
 {
-	struct option longs[32] = { { "help", no_argument, NULL, 'h' },
-				    { "version", no_argument, NULL, 'V' },
-				    { "sandbox-selftest", no_argument, NULL, 't' } };
-	unsigned count = add_longs(longs, 3, vd_chain_option_table);
-	int c, row = 0, r = 0;
+	struct parsing parsing = { .options = options, .err = err };
+	struct option longs[LONGS_MAX];
+	int c, r = 0;
 
-	add_longs(longs, count, own_options);
+	longs_fill(longs);
 	*options = (struct vdifs_options){ .map_memory = MAP_MEMORY_DEFAULT };
 	opterr = 0;
-	while (r == 0 && (c = getopt_long(argc, argv, "fdsvUo:hV", longs, &row)) != -1)
-		r = c == 1 ? option_set(options, longs[row].name, optarg, err)
-			   : take_short(options, c, argv, err);
+	/* "-": names are returned in their place, so that a command keeps its options. */
+	while (r == 0 && (c = getopt_long(argc, argv, "-:fdsvrUo:hV", longs, NULL)) != -1) {
+		if (c == '?' || c == ':')
+			r = vd_usage_option(err, argv, c, longs);
+		else if (c >= CODE_LONG)
+			r = option_set(&parsing, longs[c - CODE_LONG].name, optarg, true);
+		else
+			r = letter_take(&parsing, c);
+	}
 	if (r < 0 || options->help || options->version || options->selftest)
 		return r;
-	if (argc - optind != 2)
-		return vd_fail(err, EINVAL, "give an image and a mountpoint; see vdifs --help");
-	options->image = argv[optind];
-	options->mountpoint = argv[optind + 1];
-	return 0;
+	r = rest_take(&parsing, argv + optind, optind > 1 && strcmp(argv[optind - 1], "--") == 0);
+	return r < 0 ? r : names_check(&parsing);
 }
 
 void vdifs_options_free(struct vdifs_options *options)
@@ -368,5 +485,4 @@ void vdifs_options_free(struct vdifs_options *options)
 		free(options->kept[i]);
 	free(options->kept);
 	free(options->mount_options);
-	free(options->fsname);
 }

@@ -15,11 +15,21 @@
 struct vdifs_place {
 	char path[PATH_MAX]; /* real path, when the place was found */
 	bool is_directory; /* or a regular file */
+	int at; /* O_PATH: what was found, on which nothing is mounted yet; -1 */
+	int top; /* O_PATH: the mount, which is busy as long as this is open; -1 */
 	dev_t device; /* of the mount; 0: not mounted by us yet */
 };
 
+#define VDIFS_PLACE_NONE        \
+	{                       \
+		.at = -1, .top = -1 \
+	}
+
 /* Check that the place can be mounted on. 0 or -errno with a message. */
 int vdifs_place_find(struct vdifs_place *place, const char *mountpoint, struct vd_error *err);
+
+/* Is a mount of vdifs with this source on top at the place already? */
+bool vdifs_place_has(const struct vdifs_place *place, const char *source);
 
 /*
  * Mount. The descriptor of the mount is sent through the socket `to`, a byte with it, whose other
@@ -30,6 +40,9 @@ int vdifs_place_find(struct vdifs_place *place, const char *mountpoint, struct v
 int vdifs_place_mount(struct vdifs_place *place, const struct vdifs_options *options,
 		      const char *source, int to, struct vd_error *err);
 
+/* The mount answers: let go of it, so that it can be unmounted. */
+void vdifs_place_ready(struct vdifs_place *place);
+
 /* The kernel's read-ahead for the mount, where we may: its default is 128 KiB. Failing is fine. */
 void vdifs_place_raise_read_ahead(const struct vdifs_place *place);
 
@@ -39,6 +52,11 @@ void vdifs_place_raise_read_ahead(const struct vdifs_place *place);
  * -errno with a message.
  */
 int vdifs_place_unmount(const struct vdifs_place *place, bool dead, struct vd_error *err);
+
+/* Take our mount away if it is not in use. -EBUSY or another -errno, with a message. */
+int vdifs_place_unmount_idle(const struct vdifs_place *place, struct vd_error *err);
+
+void vdifs_place_clear(struct vdifs_place *place);
 
 /* The most that one read asks for, in bytes: the kernel and libfuse must be told the same. */
 unsigned vdifs_request_bytes(const struct vdifs_options *options);

@@ -17,8 +17,8 @@
 
 #include "vdifs/probe.h"
 
-/* In the process that asks. The descriptor of the answer becomes 3, all others are closed. */
-static _Noreturn void ask(const char *path, int fd)
+/* In the process that asks. The descriptor of the answer becomes 3, that of the mount 4. */
+static _Noreturn void ask(int mount, int fd)
 {
 	struct statfs fs;
 	sigset_t none;
@@ -28,16 +28,18 @@ static _Noreturn void ask(const char *path, int fd)
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
-	if (fd != 3)
-		fd = dup2(fd, 3);
-	syscall(SYS_close_range, 4, ~0u, 0); /* before Linux 5.9: they stay open */
-	r = statfs(path, &fs) < 0 ? -errno : 0;
-	if (write(fd, &r, sizeof(r)) != sizeof(r))
+	mount = fcntl(mount, F_DUPFD, 5);
+	fd = fcntl(fd, F_DUPFD, 5);
+	if (dup2(fd, 3) < 0 || dup2(mount, 4) < 0)
+		_exit(1);
+	syscall(SYS_close_range, 5, ~0u, 0); /* before Linux 5.9: they stay open */
+	r = fstatfs(4, &fs) < 0 ? -errno : 0;
+	if (write(3, &r, sizeof(r)) != sizeof(r))
 		_exit(1);
 	_exit(0);
 }
 
-int vdifs_probe_start(struct vdifs_probe *probe, const char *path)
+int vdifs_probe_start(struct vdifs_probe *probe, int fd)
 {
 	int fds[2];
 
@@ -45,7 +47,7 @@ int vdifs_probe_start(struct vdifs_probe *probe, const char *path)
 		return -errno;
 	probe->pid = fork();
 	if (probe->pid == 0)
-		ask(path, fds[1]);
+		ask(fd, fds[1]);
 	close(fds[1]);
 	probe->fd = fds[0];
 	if (probe->pid > 0)

@@ -2,7 +2,7 @@
 /*
  * Asking a mount whether it answers, without waiting for it. Who asks a server that hangs, hangs
  * with it, and no signal helps once the server has taken the request; so the one who asks is a
- * process of its own, which has the usual signals and nothing open.
+ * process of its own, which has the usual signals and nothing else open.
  */
 #ifndef VD_VDIFS_PROBE_H
 #define VD_VDIFS_PROBE_H
@@ -19,11 +19,11 @@ struct vdifs_probe {
 		.fd = -1 \
 	}
 
-/* Have statfs(2) of the path asked. 0 or -errno. */
-int vdifs_probe_start(struct vdifs_probe *probe, const char *path);
+/* Have fstatfs(2) of the descriptor, which may be O_PATH, asked. 0 or -errno. */
+int vdifs_probe_start(struct vdifs_probe *probe, int fd);
 
 /*
- * Wait for the answer and end the probe. 0, or -errno of statfs(2); -EINTR when the process was
+ * Wait for the answer and end the probe. 0, or -errno of fstatfs(2); -EINTR when the process was
  * ended by somebody, -ETIMEDOUT when there is none after wait_ms.
  */
 int vdifs_probe_finish(struct vdifs_probe *probe, int wait_ms);

@@ -20,7 +20,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <syslog.h>
 #include <unistd.h>
@@ -216,7 +215,6 @@ static int server_run(struct server *server, struct vd_error *err)
 	char device[32];
 	int fd, r;
 
-	prctl(PR_SET_PDEATHSIG, 0); /* a mount outlives its supervisor */
 	tell(server, VDIFS_OPENED);
 	fd = await_mount(server);
 	if (fd < 0)
@@ -266,7 +264,6 @@ void vdifs_serve_prepare(const struct vdifs_options *options, int null)
 		vd_log_keep_stderr();
 		dup2(null, STDERR_FILENO);
 	}
-	prctl(PR_SET_PDEATHSIG, SIGKILL); /* until there may be a mount */
 	/* What a terminal sends goes to both processes: the supervisor unmounts first. */
 	signal(SIGINT, SIG_IGN);
 	signal(SIGHUP, SIG_IGN);

@@ -30,17 +30,27 @@
 #include <systemd/sd-daemon.h>
 #endif
 
+#include "base/exit.h"
 #include "base/log.h"
+#include "base/standard.h"
 #include "disk/broker.h"
 #include "source/address.h"
+#include "vdifs/lifeline.h"
+#include "vdifs/pid_file.h"
 #include "vdifs/place.h"
 #include "vdifs/probe.h"
 #include "vdifs/serve.h"
 #include "vdifs/supervisor.h"
+#include "vdifs/tether.h"
 
 /* From a signal until the server is killed, and from there until we go without it. */
 #define GRACE_MS 3000
 #define KILLED_MS 1000
+/* A mount may be in use for a moment by a program that looks at new mounts. */
+#define BUSY_MS 1000
+
+/* -o remount: all is as it should be. */
+#define NOTHING_TO_DO 1
 
 struct supervisor {
 	const struct vdifs_options *options;
@@ -56,8 +66,12 @@ struct supervisor {
 	int far_socket; /* the server's end, until it has been forked */
 	int signals;
 	int null;
+	int lifeline; /* held by both processes until they end */
+	struct vdifs_tether tether; /* to the server, until there may be a mount */
+	struct vdifs_pid_file pid_file;
 	struct vdifs_probe probe; /* the first answer of the mount is waited for */
-	bool mounted, answered, stopping;
+	bool mounted, answered, is_ready, stopping;
+	bool has_left_users; /* the command is over, but the mount was still in use */
 	int64_t deadline; /* while stopping: ms of the monotonic clock */
 };
 
@@ -118,12 +132,19 @@ static void server_prepare(void *context)
 	struct supervisor *supervisor = context;
 
 	close(supervisor->socket);
+	vd_inherited_close();
 	if (supervisor->ready_fd >= 0) {
 		close(supervisor->ready_fd);
 		leave_directory();
 	}
 	vd_chain_prepare(&supervisor->options->image, &supervisor->options->chain, 1);
 	vdifs_serve_prepare(supervisor->options, supervisor->null);
+}
+
+/* In the background messages go to syslog, but a command has the user's attention. */
+static bool leaves_terminal(const struct supervisor *supervisor)
+{
+	return supervisor->ready_fd >= 0 && !supervisor->options->command;
 }
 
 static int server_main(void *context, struct vd_confined *confined)
@@ -134,7 +155,7 @@ static int server_main(void *context, struct vd_confined *confined)
 		.image_name = supervisor->image_name,
 		.is_directory = supervisor->place.is_directory,
 		.socket = supervisor->far_socket,
-		.null = supervisor->ready_fd >= 0 ? supervisor->null : -1,
+		.null = leaves_terminal(supervisor) ? supervisor->null : -1,
 	};
 
 	return vdifs_serve(&options, confined);
@@ -151,12 +172,15 @@ static int start_server(struct supervisor *supervisor, struct vd_error *err)
 	};
 	int sockets[2], r;
 
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets) < 0)
+	/* Packets: a stream would have urgent bytes, which one is woken by and cannot read. */
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets) < 0)
 		return vd_fail(err, errno, "cannot make a pair of sockets: %s", strerror(errno));
 	supervisor->socket = sockets[0];
 	supervisor->far_socket = sockets[1];
 	r = vd_confined_start(&confined, &supervisor->server, &supervisor->questions, err);
 	close(supervisor->far_socket);
+	if (r == 0)
+		vdifs_tether_tie(&supervisor->tether, supervisor->server);
 	return r;
 }
 
@@ -189,6 +213,36 @@ static int find_image(struct supervisor *supervisor, struct vd_error *err)
 	return 0;
 }
 
+static const char *mount_source(const struct supervisor *supervisor)
+{
+	return supervisor->options->fsname ? supervisor->options->fsname : supervisor->image;
+}
+
+/* Twice the same image at the same place is a mistake: of "mount -a", say. */
+static int check_mounted(const struct supervisor *supervisor, struct vd_error *err)
+{
+	bool is_there = vdifs_place_has(&supervisor->place, mount_source(supervisor));
+	char shown[1024];
+
+	vd_escape(shown, sizeof(shown), supervisor->place.path, strlen(supervisor->place.path));
+	if (supervisor->options->remount && !is_there)
+		return vd_fail(err, EINVAL, "%s: cannot remount: %s is not mounted here", shown,
+			       supervisor->image_shown);
+	if (is_there && !supervisor->options->remount)
+		return vd_fail(err, EBUSY, "%s: %s is already mounted here", shown,
+			       supervisor->image_shown);
+	return is_there ? NOTHING_TO_DO : 0;
+}
+
+/* -o remount: all is as it was, which is all that there is to say. */
+static void say_done(struct supervisor *supervisor)
+{
+	supervisor->stopping = true;
+	if (supervisor->ready_fd >= 0 && write(supervisor->ready_fd, "r", 1) != 1)
+		vd_log(LOG_WARNING, "nobody waits for the mount");
+}
+
+/* 0; NOTHING_TO_DO; -errno with a message. */
 static int begin(struct supervisor *supervisor, struct vd_error *err)
 {
 	const struct vdifs_options *options = supervisor->options;
@@ -196,6 +250,10 @@ static int begin(struct supervisor *supervisor, struct vd_error *err)
 
 	if (r == 0)
 		r = find_image(supervisor, err);
+	if (r == 0)
+		r = check_mounted(supervisor, err);
+	if (r == 0 && options->pid_file)
+		r = vdifs_pid_file_find(&supervisor->pid_file, options->pid_file, err);
 	if (r == 0 && vd_broker_new(&options->image, &options->chain, 1, &supervisor->broker) < 0)
 		r = vd_fail(err, ENOMEM, "out of memory");
 	if (r == 0) {
@@ -203,7 +261,10 @@ static int begin(struct supervisor *supervisor, struct vd_error *err)
 		if (supervisor->null < 0)
 			r = vd_fail(err, errno, "/dev/null: %s", strerror(errno));
 	}
-	return r < 0 ? r : start_server(supervisor, err);
+	if (r != 0)
+		return r;
+	supervisor->lifeline = vdifs_lifeline_new();
+	return start_server(supervisor, err);
 }
 
 /* --- what happens ---------------------------------------------------------------------------- */
@@ -224,12 +285,48 @@ static void stop(struct supervisor *supervisor)
 		vd_log(LOG_ERR, "%s", err.text);
 }
 
-/* The starting process was ended before it heard that the mount is ready. 1: there is none yet. */
+/* Unmount, but wait for those who have the disk open. -EBUSY: too long. */
+static int unmount_gently(struct supervisor *supervisor, struct vd_error *err)
+{
+	int64_t until = now_ms() + BUSY_MS;
+	int r;
+
+	do {
+		r = vdifs_place_unmount_idle(&supervisor->place, err);
+		if (r == -EBUSY)
+			poll(NULL, 0, 10);
+	} while (r == -EBUSY && now_ms() < until);
+	return r;
+}
+
+/* The command has ended: unmount, and have the server end by itself. */
+static void finish(struct supervisor *supervisor)
+{
+	struct vd_error err = { "" };
+
+	if (unmount_gently(supervisor, &err) < 0) {
+		vd_log(LOG_ERR,
+		       "%s; the command has ended: processes that still use the disk get errors",
+		       err.text);
+		supervisor->has_left_users = true;
+		stop(supervisor);
+	}
+	if (!supervisor->stopping)
+		supervisor->deadline = now_ms() + GRACE_MS;
+	supervisor->stopping = true;
+}
+
+/*
+ * The starting process has ended before it heard that the mount is ready, or it has run its command. 1:
+ * there is no mount yet.
+ */
 static int on_abandoned(struct supervisor *supervisor)
 {
 	close(supervisor->ready_fd);
 	supervisor->ready_fd = -1;
-	if (supervisor->mounted)
+	if (supervisor->is_ready)
+		finish(supervisor);
+	else if (supervisor->mounted)
 		stop(supervisor);
 	supervisor->stopping = true;
 	return !supervisor->mounted;
@@ -239,7 +336,6 @@ static int on_abandoned(struct supervisor *supervisor)
 static void leave_terminal(struct supervisor *supervisor)
 {
 	vd_log_to_syslog(supervisor->null);
-	leave_directory();
 	for (int fd = 0; fd <= 2; fd++)
 		dup2(supervisor->null, fd);
 	close(supervisor->null);
@@ -252,7 +348,7 @@ static void leave_terminal(struct supervisor *supervisor)
  */
 static int on_answered(struct supervisor *supervisor, struct vd_error *err)
 {
-	int r = vdifs_probe_start(&supervisor->probe, supervisor->place.path);
+	int r = vdifs_probe_start(&supervisor->probe, supervisor->place.top);
 
 	supervisor->answered = true;
 	return r < 0 ? vd_fail(err, -r, "cannot start a process: %s", strerror(-r)) : 0;
@@ -269,12 +365,22 @@ static int on_probe(struct supervisor *supervisor, struct vd_error *err)
 		return vd_fail(err, -r, "%s: the mount does not answer: %s",
 			       supervisor->image_shown, strerror(-r));
 	vdifs_place_raise_read_ahead(&supervisor->place);
+	vdifs_lifeline_announce(supervisor->lifeline, supervisor->place.device);
+	vdifs_place_ready(&supervisor->place);
+	r = vdifs_pid_file_write(&supervisor->pid_file, err);
+	if (r < 0)
+		return r;
 	notify_systemd("READY=1");
 	if (supervisor->ready_fd < 0)
 		return 0;
-	leave_terminal(supervisor);
+	if (leaves_terminal(supervisor))
+		leave_terminal(supervisor);
+	leave_directory();
 	if (write(supervisor->ready_fd, "r", 1) != 1)
 		return on_abandoned(supervisor);
+	supervisor->is_ready = true;
+	if (supervisor->options->command) /* its end is waited for */
+		return 0;
 	close(supervisor->ready_fd);
 	supervisor->ready_fd = -1;
 	return 0;
@@ -298,7 +404,6 @@ static bool is_abandoned(const struct supervisor *supervisor)
 /* The server has opened all files. 1: the mount is not wanted any more. */
 static int on_opened(struct supervisor *supervisor, struct vd_error *err)
 {
-	const struct vdifs_options *options = supervisor->options;
 	char mounted = VDIFS_MOUNTED;
 	int r;
 
@@ -306,13 +411,14 @@ static int on_opened(struct supervisor *supervisor, struct vd_error *err)
 	close_questions(supervisor); /* also of a server that says one thing and does another */
 	vd_broker_free(supervisor->broker);
 	supervisor->broker = NULL;
+	vd_inherited_close();
 	r = catch_signals(supervisor, err);
 	if (r < 0)
 		return r;
 	if (is_abandoned(supervisor))
 		return on_abandoned(supervisor);
-	r = vdifs_place_mount(&supervisor->place, options,
-			      options->fsname ? options->fsname : supervisor->image,
+	vdifs_tether_loosen(&supervisor->tether); /* a mount must not lose its server with us */
+	r = vdifs_place_mount(&supervisor->place, supervisor->options, mount_source(supervisor),
 			      supervisor->socket, err);
 	if (r < 0)
 		return r;
@@ -328,8 +434,10 @@ static int on_byte(struct supervisor *supervisor, struct vd_error *err)
 	char what;
 
 	do
-		got = recv(supervisor->socket, &what, 1, 0);
+		got = recv(supervisor->socket, &what, 1, MSG_DONTWAIT);
 	while (got < 0 && errno == EINTR);
+	if (got < 0 && errno == EAGAIN)
+		return 0;
 	if (got <= 0)
 		return 1;
 	if (supervisor->stopping) /* what it was about to do is not wanted any more */
@@ -454,15 +562,15 @@ static int end(struct supervisor *supervisor, bool failed)
 	if (good && supervisor->ready_fd >= 0 && !failed && !supervisor->stopping)
 		vd_log(LOG_ERR, "%s: the mount was ended before it was ready",
 		       supervisor->image_shown);
-	if (failed)
-		return EXIT_FAILURE;
-	return good || supervisor->stopping ? EXIT_SUCCESS : EXIT_FAILURE;
+	if (failed || supervisor->has_left_users)
+		return VD_EXIT_FAILED;
+	return good || supervisor->stopping ? VD_EXIT_DONE : VD_EXIT_FAILED;
 }
 
 static void close_all(const struct supervisor *supervisor)
 {
 	const int fds[] = { supervisor->questions, supervisor->socket, supervisor->signals,
-			    supervisor->null };
+			    supervisor->null, supervisor->lifeline };
 
 	for (unsigned i = 0; i < sizeof(fds) / sizeof(*fds); i++) {
 		if (fds[i] >= 0)
@@ -479,6 +587,9 @@ int vdifs_supervise(const struct vdifs_options *options, int ready_fd)
 		.socket = -1,
 		.signals = -1,
 		.null = -1,
+		.lifeline = -1,
+		.place = VDIFS_PLACE_NONE,
+		.tether = VDIFS_TETHER_NONE,
 		.probe = VDIFS_PROBE_NONE,
 	};
 	struct vd_error err = { "" };
@@ -486,11 +597,16 @@ int vdifs_supervise(const struct vdifs_options *options, int ready_fd)
 
 	signal(SIGPIPE, SIG_IGN); /* nobody who has gone ends a mount */
 	r = begin(&supervisor, &err);
+	if (r == NOTHING_TO_DO)
+		say_done(&supervisor);
 	while (r == 0)
 		r = turn(&supervisor, &err);
 	if (r < 0)
 		vd_log(LOG_ERR, "%s", err.text);
 	status = end(&supervisor, r < 0);
+	vdifs_tether_loosen(&supervisor.tether);
+	vdifs_place_clear(&supervisor.place);
+	vdifs_pid_file_remove(&supervisor.pid_file);
 	vd_broker_free(supervisor.broker);
 	close_all(&supervisor);
 	return status;

@@ -18,6 +18,7 @@
 
 #include "base/exit.h"
 #include "base/log.h"
+#include "base/standard.h"
 #include "sandbox/confined.h"
 #include "vdimap/info.h"
 #include "vdimap/print.h"
@@ -290,6 +291,8 @@ int main(int argc, char **argv)
 	int r;
 
 	signal(SIGCHLD, SIG_DFL); /* inherited as ignored it would cost us the exit status */
+	if (vd_standard_open() < 0)
+		return EXIT_FAILURE;
 	vd_log_open("vdimap");
 	r = options_parse(argc, argv, &options, &err);
 	confined.mode = options.sandbox;

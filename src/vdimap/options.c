@@ -12,6 +12,8 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "base/standard.h"
+#include "base/usage.h"
 #include "vdimap/options.h"
 
 enum { CLUSTER_BITS_MIN = 9, CLUSTER_BITS_MAX = 62, COLUMNS_MIN = 20, COLUMNS_MAX = 500 };
@@ -184,6 +186,16 @@ static int count_row(struct options *options, const struct row *row, struct vd_e
 	return 0;
 }
 
+/* 1: all of it is written. */
+static int printed(struct vd_error *err)
+{
+	int r = vd_standard_flush();
+
+	if (r < 0)
+		return vd_fail(err, -r, "cannot write to standard output: %s", strerror(-r));
+	return 1;
+}
+
 static int take(struct options *options, const struct row *row, const char *value,
 		struct vd_error *err)
 {
@@ -225,10 +237,10 @@ static int take(struct options *options, const struct row *row, const char *valu
 		return 0;
 	case OPTION_HELP:
 		print_help();
-		return 1;
+		return printed(err);
 	case OPTION_VERSION:
 		printf("vdimap %s\n", PACKAGE_VERSION);
-		return 1;
+		return printed(err);
 	}
 	return -EINVAL;
 }
@@ -334,7 +346,7 @@ int options_parse(int argc, char **argv, struct options *options, struct vd_erro
 
 	longs_fill(longs);
 	opterr = 0;
-	while (r == 0 && (c = getopt_long(argc, argv, "UhVv", longs, &index)) != -1) {
+	while (r == 0 && (c = getopt_long(argc, argv, ":UhVv", longs, &index)) != -1) {
 		const struct row *row = row_find(c);
 
 		if (row)
@@ -345,9 +357,7 @@ int options_parse(int argc, char **argv, struct options *options, struct vd_erro
 		else if (c == 'U')
 			options->chains[0].force_share = true;
 		else
-			r = vd_fail(err, EINVAL,
-				    "unknown option or missing value: %s; see vdimap --help",
-				    argv[optind - 1]);
+			r = vd_usage_option(err, argv, c, longs);
 	}
 	if (r != 0)
 		return r < 0 ? r : 0;

@@ -123,23 +123,44 @@ failures() {
 	refuse "a device as mountpoint" 'directory or a regular file' "$vdifs" disk.qcow2 /dev/null
 	refuse "a pipe as mountpoint" 'directory or a regular file' "$vdifs" disk.qcow2 pipe
 	refuse "/dev/fd/N as mountpoint" 'drop_privileges' "$vdifs" disk.qcow2 /dev/fd/5
-	refuse "an unknown option" '(--|unknown option).*see vdifs --help' "$vdifs" --nonsense disk.qcow2 mnt
-	refuse "an unknown letter" 'see vdifs --help' "$vdifs" -Q disk.qcow2 mnt
-	refuse "an option without its value" 'see vdifs --help|needs a value' "$vdifs" disk.qcow2 mnt --format
-	refuse "an option with a value too much" '--direct' "$vdifs" --direct=yes disk.qcow2 mnt
-	refuse "a size that is none" 'map-memory=x: not a size' "$vdifs" --map-memory=x disk.qcow2 mnt
-	refuse "a size with a blank" "map-memory=64 : not a size" "$vdifs" '--map-memory=64 ' disk.qcow2 mnt
-	refuse "a negative size" 'map-memory=-1: not a size' "$vdifs" --map-memory=-1 disk.qcow2 mnt
-	refuse "a size too large" 'map-memory=99999999999T: not a size' "$vdifs" --map-memory=99999999999T disk.qcow2 mnt
-	refuse "an unknown word of -o" 'nonsense' "$vdifs" -o nonsense disk.qcow2 mnt
-	refuse "an unknown word among known ones" 'nonsense' "$vdifs" -o ro,nonsense=1,nodev disk.qcow2 mnt
-	refuse "a word of -o without its value" 'format' "$vdifs" -o format disk.qcow2 mnt
-	refuse "an unknown format" 'formats are' "$vdifs" --format=vmdk disk.qcow2 mnt
-	refuse "an unknown policy" 'policies are' "$vdifs" --backing=some disk.qcow2 mnt
 	refuse "an unknown snapshot" 'none' "$vdifs" --snapshot=none disk.qcow2 mnt
-	refuse "an image alone" 'image and a mountpoint' "$vdifs" disk.qcow2
-	refuse "nothing" 'image and a mountpoint' "$vdifs"
-	refuse "one argument too many" 'image and a mountpoint' "$vdifs" disk.qcow2 mnt mnt2
+	mount_image '' disk.qcow2 mnt
+	refuse "an image that is there already" 'mnt: .*disk.qcow2 is already mounted here$' "$vdifs" disk.qcow2 mnt
+	refuse "also with -f" 'mnt: .*disk.qcow2 is already mounted here$' "$vdifs" -f disk.qcow2 mnt
+	claim "remounting it: there is nothing to do" timeout 20 "$vdifs" -o remount,ro disk.qcow2 mnt
+	claim "also with -f" timeout 20 "$vdifs" -f -o remount,ro disk.qcow2 mnt
+	unmount mnt
+	refuse "remounting what is not there" 'mnt: cannot remount: .*disk.qcow2 is not mounted here$' "$vdifs" -o remount disk.qcow2 mnt
+	misuse "remounting for a command" 'remount mounts nothing for a command' "$vdifs" -o remount disk.qcow2 mnt -- true
+	misuse "an unknown option" 'unknown option --nonsense$' "$vdifs" --nonsense disk.qcow2 mnt
+	misuse "one that is nearly right" 'unknown option --fromat; did you mean --format\?$' "$vdifs" --fromat=raw disk.qcow2 mnt
+	misuse "one that may be several" 'unknown option --backing-f; it may be --backing-file or --backing-format$' "$vdifs" --backing-f=x disk.qcow2 mnt
+	misuse "an unknown letter" 'unknown option -Q$' "$vdifs" -Q disk.qcow2 mnt
+	misuse "an unknown letter behind a long option" 'unknown option -Q$' "$vdifs" --direct -vQ disk.qcow2 mnt
+	misuse "a file name that begins with a dash" 'unknown option -x; .* is given as \./-x.qcow2$' "$vdifs" -x.qcow2 mnt
+	misuse "an option without its value" '--format needs a value$' "$vdifs" disk.qcow2 mnt --format
+	misuse "a letter without its value" '-o needs a value$' "$vdifs" disk.qcow2 mnt -o
+	misuse "an option with a value too much" '--direct takes no value$' "$vdifs" --direct=yes disk.qcow2 mnt
+	misuse "an option twice" 'sandbox is given twice; give it once$' "$vdifs" --sandbox=auto -o sandbox=off disk.qcow2 mnt
+	misuse "a size that is none" 'map-memory=x: not a size' "$vdifs" --map-memory=x disk.qcow2 mnt
+	misuse "a size with a blank" "map-memory=64 : not a size" "$vdifs" '--map-memory=64 ' disk.qcow2 mnt
+	misuse "a negative size" 'map-memory=-1: not a size' "$vdifs" --map-memory=-1 disk.qcow2 mnt
+	misuse "a size too large" 'map-memory=99999999999T: not a size' "$vdifs" --map-memory=99999999999T disk.qcow2 mnt
+	misuse "an unknown word of -o" 'option: -o nonsense$' "$vdifs" -o nonsense disk.qcow2 mnt
+	misuse "an unknown word among known ones" 'option: -o nonsense$' "$vdifs" -o ro,nonsense=1,nodev disk.qcow2 mnt
+	misuse "a word of -o that is nearly right" '-o allow_otehr; did you mean allow_other\?$' "$vdifs" -o allow_otehr disk.qcow2 mnt
+	misuse "a word of -o without its value" '-o format needs a value' "$vdifs" -o format disk.qcow2 mnt
+	misuse "a word of -o that somebody else wants" '-o offset: vdifs shows the whole disk' "$vdifs" -o offset=512 disk.qcow2 mnt
+	misuse "to write" '-o rw: vdifs never writes' "$vdifs" -o rw disk.qcow2 mnt
+	[ -e /sys/fs/selinux/enforce ] ||
+		misuse "a label without SELinux" '-o context: SELinux is not active' "$vdifs" -o 'context="a:b:c,d"' disk.qcow2 mnt
+	misuse "an unknown format" 'formats are' "$vdifs" --format=vmdk disk.qcow2 mnt
+	misuse "an unknown policy" 'policies are' "$vdifs" --backing=some disk.qcow2 mnt
+	misuse "an image alone" 'image and a mountpoint' "$vdifs" disk.qcow2
+	misuse "nothing" 'image and a mountpoint' "$vdifs"
+	misuse "several images" 'one image and a mountpoint, not 3 names' "$vdifs" disk.qcow2 disk.vhd mnt
+	misuse "several images behind dashes" 'one image and a mountpoint, not 3 names' "$vdifs" -- disk.qcow2 disk.vhd mnt
+	misuse "mountpoint and image the wrong way round" 'mnt is a directory.*the image comes first' "$vdifs" mnt disk.qcow2
 	wait_for 5 no_processes
 	is "failures leave no process behind" "$(daemons)" "$before"
 }
@@ -156,6 +177,8 @@ help_and_version() {
 		like "$option prints the version" "$("$vdifs" "$option")" 'vdifs [0-9]+\.[0-9.]+'
 	done
 	claim "--help among other arguments exits 0" "$vdifs" -f --help disk.qcow2
+	"$vdifs" --help >/dev/full 2>said
+	is "--help that cannot be written is a failure" "$? $(grep -c 'cannot write' said)" "1 1"
 }
 
 # All short options in one, and options after the arguments.
@@ -213,6 +236,7 @@ closed_descriptors() {
 	is "with 0 closed: exit status$in" $? 0
 	claim "with 0 closed: serves$in" cmp plain wanted
 	unmount plain
+	closed_combinations
 	is "nothing was written into the image$in" "$(hash_of disk.qcow2)" "$before"
 	is "nothing was written into the text$in" "$(cat text)" 'no image at all, just text'
 	begin "$vdifs" $mode -f disk.qcow2 mnt <&- >&- 2>&-
@@ -220,6 +244,26 @@ closed_descriptors() {
 	unmount mnt
 	end_of "$pid"
 	is "-f with 0 to 2 closed: exit status$in" "$ended_with" 0
+}
+
+# Each set of the three: a mount is a mount, and a map that cannot be written is a failure.
+closed_combinations() {
+	local set status wanted wrong='' map
+	map=$("$vdimap" disk.qcow2)
+	for set in '' '<&-' '>&-' '2>&-' '<&- >&-' '<&- 2>&-' '>&- 2>&-' '<&- >&- 2>&-'; do
+		eval "timeout 20 \"\$vdifs\" $mode disk.qcow2 mnt $set"
+		status=$?
+		cmp -s mnt/disk.raw wanted || wrong+=" mount[$set]"
+		unmount mnt
+		[ "$status" -eq 0 ] || wrong+=" mount[$set]=$status"
+		wanted=0
+		[[ $set != *'>&-'* || $set == '2>&-' || $set == '<&- 2>&-' ]] || wanted=1
+		(eval "exec 3>map; timeout 20 \"\$vdimap\" disk.qcow2 >&3 $set 3>&-") 2>/dev/null
+		status=$?
+		[ "$status" -eq "$wanted" ] || wrong+=" map[$set]=$status"
+		[ "$wanted" -eq 1 ] || [ "$(<map)" = "$map" ] || wrong+=" map[$set] is wrong"
+	done
+	is "with each set of 0 to 2 closed: mounts serve, maps are printed or fail$in" "$wrong" ''
 }
 
 # An image on a block device, larger than the image as devices are.

@@ -116,6 +116,29 @@ lines() {
 	is "the folders are as before" "$(ls -A mnt 'a place')" "a place:"$'\n\n'"mnt:"
 }
 
+# What other programs write into the line, and lines that are mounted already.
+words() {
+	local line
+	claim "words of mount(8), systemd and udisks" mount -t fuse.vdifs \
+		-o ro,nosymfollow,user=joe,uhelper=udisks2,x-systemd.requires=x.service,X-mount.mkdir,x-gvfs-show,comment=a.b disk.qcow2 mnt
+	shows "words of mount(8), systemd and udisks" mnt mnt/disk.raw disk.raw
+	ln -s disk.qcow2 link.qcow2
+	for line in "$work/disk.qcow2 $work/mnt fuse.vdifs ro 0 0" "$work/link.qcow2 $work/mnt fuse.vdifs ro,nofail 0 0" \
+		"$work/disk.qcow2 $work/mnt fuse.vdifs ro,fsname=odd 0 0" "vdifs#$work/disk.qcow2 $work/mnt fuse ro 0 0"; do
+		echo "$line" >fstab
+		claim "mount -a of '$line'" mount -a -T fstab
+		mount -a -T fstab 2>/dev/null # mount(8) may see it, or we say it
+		is "the second time nothing is stacked" "$(mounts_below | wc -l)" 1
+		unmount mnt
+	done
+	echo "$work/disk.qcow2 $work/mnt fuse.vdifs ro,fsname=odd 0 0" >fstab
+	mount -a -T fstab
+	like "and what is in the way is said" "$(mount -T fstab mnt 2>&1)" 'vdifs: .*/mnt: .*/disk.qcow2 is already mounted here.*'
+	claim "remount: there is nothing to do" mount -t fuse.vdifs -o remount,ro,fsname=odd disk.qcow2 mnt
+	is "and it stays as it is" "$(mounts_below | wc -l)" 1
+	unmount mnt
+}
+
 dropped_privileges() {
 	local said
 	if said=$(mount -t fuse.vdifs -o ro,drop_privileges disk.qcow2 mnt 2>&1); then
@@ -153,6 +176,7 @@ by_hand
 backing
 names
 lines
+words
 servers
 dropped_privileges
 finish

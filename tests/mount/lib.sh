@@ -73,12 +73,17 @@ claim() { # claim CLAIM COMMAND...: it succeeds
 
 # refuse CLAIM REGEX COMMAND...: exit status 1, one line on stderr with the regex in it, and
 # nothing mounted. Like mount_image it keeps descriptor 9, which a test may need, from the program.
-refuse() {
-	local text=$1 regex=$2 before status=0
-	shift 2
+refuse() { refuse_with 1 "$@"; }
+
+# misuse CLAIM REGEX COMMAND...: the same of a wrong command line, with exit status 2
+misuse() { refuse_with 2 "$@"; }
+
+refuse_with() { # refuse_with STATUS CLAIM REGEX COMMAND...
+	local wanted=$1 text=$2 regex=$3 before status=0
+	shift 3
 	before=$(mounts_below)
 	timeout -k 5 60 "$@" >"$work/out" 2>"$work/err" </dev/null 9>&- || status=$?
-	if [ "$status" -eq 1 ] && [ ! -s "$work/out" ] && [ "$(wc -l <"$work/err")" -eq 1 ] &&
+	if [ "$status" -eq "$wanted" ] && [ ! -s "$work/out" ] && [ "$(wc -l <"$work/err")" -eq 1 ] &&
 	   grep -qE -e "^vdifs: .*($regex)" "$work/err" && [ "$(mounts_below)" = "$before" ]; then
 		ok "$text"
 	else

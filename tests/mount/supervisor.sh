@@ -173,8 +173,8 @@ lies() {
 		over "and after that"
 		is "and there is one line about it$in" "$(grep -c . told)" 1
 	done
-	for lie in answer silence; do
-		VD_LIE=$lie begin "$vdifs" $mode -f disk.qcow2 mnt </dev/null 2>log
+	for lie in answer silence urgent; do
+		VD_LIE=$lie begin "$vdifs" $mode -f --sandbox=off disk.qcow2 mnt </dev/null 2>log
 		wait_for 20 mounted mnt
 		sleep 0.2
 		kill -TERM "$pid"
@@ -183,6 +183,53 @@ lies() {
 		over "and then"
 	done
 }
+
+# A server that says nothing, and does all to outlive the command, ends with it while there is no mount.
+outlives() {
+	local vdifs=$liar n how=''
+	for n in 1 2 3 4; do
+		[ $n -lt 3 ] || how=-f
+		VD_LIE=outlive begin "$vdifs" $mode --sandbox=off $how disk.qcow2 mnt </dev/null 2>log
+		wait_for 20 has_server
+		sleep 0.2
+		kill -KILL "$pid"
+		end_of "$pid"
+		over "SIGKILL of the command before the mount ($n)"
+	done
+}
+
+# Whoever owns a directory above the mountpoint exchanges it for a link to a place of root's between the
+# look at it and the mount. The mount must be on what was looked at, or nowhere.
+exchanged() {
+	local kind what lie vdifs=$liar
+	for what in '' "$tools/without fsopen --"; do
+		[ -z "$what" ] || grep -q '^#define HAVE_SECCOMP 1' "$tools/config.h" || continue
+		for kind in directory file; do
+			for lie in exchange 'exchange, leave'; do
+				exchanged_one "$kind" "$lie" $what
+			done
+		done
+	done
+}
+
+exchanged_one() { # exchanged_one KIND LIE [COMMAND...]
+	local kind=$1 lie=$2 text="an exchanged $1, ${2#exchange}${3+ with mount(2)}$in"
+	shift 2
+	rm -rf home vault && mkdir home vault && ln -s "$PWD/vault/it" home/link
+	if [ "$kind" = file ]; then touch home/it vault/it; else mkdir home/it vault/it; fi
+	VD_LIE_THIS=$PWD/home/it VD_LIE_THAT=$PWD/home/link VD_LIE=$lie \
+		begin "$@" "$vdifs" $mode -f --sandbox=off disk.qcow2 home/it </dev/null 2>log
+	if [ "$lie" = exchange ]; then
+		wait_for 20 mounted_any || true
+		is "$text: the mount is on what was looked at" "$(mounts_below)" "$PWD/home/link"
+		kill -TERM "$pid"
+	fi
+	end_of "$pid"
+	is "$text: nothing stays mounted" "$(mounts_below)" ''
+	over "$text" home/link
+}
+
+mounted_any() { [ -n "$(mounts_below)" ]; }
 
 refuse_quietly() { # refuse_quietly CLAIM COMMAND...: exit status 1, in time
 	local text=$1 status=0
@@ -231,6 +278,8 @@ all() {
 	childless
 	stopped
 	lies
+	outlives
+	exchanged
 }
 
 each_mode all

@@ -153,6 +153,24 @@ refusals() {
 	is "all that leaves nothing mounted" "$(mounts_below)" "$before"
 }
 
+# An access control list lets the user read the image. The mount has none, but is the user's alone.
+listed() {
+	command -v setfacl >/dev/null || { skip "an access control list$in" "setfacl is not installed"; return; }
+	cp secret.qcow2 listed.qcow2 && chmod 600 listed.qcow2
+	setfacl -m "u:$user:r" listed.qcow2 2>/dev/null || { skip "an access control list$in" "the file system has none"; return; }
+	chmod g-r listed.qcow2 && setfacl -m "u:$user:r,g::-,m::r" listed.qcow2
+	user_mounts --layers listed.qcow2 mnt || return
+	claim "an access control list: the user enters the mount$in" as_user ls -l mnt/layers
+	claim "and reads the disk$in" as_user cmp mnt/listed.raw wanted
+	claim "and the layers$in" as_user cmp mnt/layers/0.raw wanted
+	claim "another user does not$in" denied setpriv --reuid=12345 --regid=12345 --clear-groups cat mnt/listed.raw
+	leaves mnt
+	setfacl -b listed.qcow2 && chmod 40 listed.qcow2 && chown "root:$group" listed.qcow2
+	user_mounts '' listed.qcow2 mnt || return
+	claim "a right of the group alone$in" as_user cmp mnt/listed.raw wanted
+	leaves mnt
+}
+
 # With allow_other others see what the image's mode lets them see, and no more.
 shared() {
 	chmod 640 disk.qcow2 && chown "$user" disk.qcow2
@@ -213,6 +231,7 @@ refusals
 each_mode mounts
 each_mode foreground
 each_mode moved
+listed
 mount --bind "$work/cover/open" /etc/fuse.conf
 each_mode shared
 each_mode below

@@ -5,10 +5,13 @@
  */
 #include "config.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -33,15 +36,31 @@ static void have_mounted(int socket)
 		;
 }
 
+/* Without a sandbox: what the owner of a directory above the mountpoint could do at this moment. */
+static void exchange(void)
+{
+	if (renameat2(AT_FDCWD, getenv("VD_LIE_THIS"), AT_FDCWD, getenv("VD_LIE_THAT"),
+		      RENAME_EXCHANGE) < 0)
+		exit(EXIT_FAILURE);
+}
+
 int __wrap_vdifs_serve(const struct vdifs_server_options *options, struct vd_confined *confined)
 {
 	const char *lie = getenv("VD_LIE");
 	bool early = strcmp(lie, "close early") == 0;
 
+	if (strcmp(lie, "outlive") == 0)
+		prctl(PR_SET_PDEATHSIG, 0);
+	while (strcmp(lie, "outlive") == 0) /* and never open anything */
+		poll(NULL, 0, -1);
+	if (strncmp(lie, "exchange", 8) == 0)
+		exchange();
 	vd_confined_opened(confined);
 	if (!early)
 		have_mounted(options->socket);
-	if (strcmp(lie, "leave") == 0) /* as if the mount had ended */
+	if (strcmp(lie, "urgent") == 0)
+		send(options->socket, "u", 1, MSG_OOB | MSG_NOSIGNAL);
+	if (strcmp(lie, "leave") == 0 || strcmp(lie, "exchange, leave") == 0) /* as if the mount had ended */
 		return VDIFS_UNMOUNTED;
 	if (early || strcmp(lie, "close") == 0)
 		shutdown(options->socket, SHUT_RDWR);
