@@ -20,32 +20,89 @@
 #include <sched.h>
 #include <seccomp.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
-/* Calls that are harmless whatever their arguments, given what the process holds. */
-/* clang-format off: one line a purpose */
-static const char *const allowed[] = {
-	/* what it is there for */
-	"read", "readv", "pread64", "preadv", "write", "writev", "lseek", "_llseek", "splice",
-	"vmsplice", "pipe2", "poll", "ppoll", "recvmsg", "recvfrom", "shutdown",
-	/* descriptors, and what they are */
-	"close", "dup", "dup2", "dup3", "fstat", "fstat64", "newfstatat", "fstatat64", "statx",
-	/* memory */
-	"brk", "munmap", "mremap", "madvise",
-	/* threads and signals */
-	"futex", "futex_time64", "set_robust_list", "rseq", "set_tid_address", "sched_yield",
-	"sched_getaffinity", "membarrier", "exit", "exit_group", "rt_sigaction", "rt_sigprocmask",
-	"rt_sigreturn", "sigreturn", "sigaltstack", "restart_syscall",
-	/* who it is: allow_root depends on it, and whose a server's files are */
-	"getpid", "gettid", "getuid", "getuid32", "geteuid", "geteuid32", "getgid", "getgid32",
-	"getegid", "getegid32",
-	/* time and chance */
-	"clock_gettime", "clock_gettime64", "clock_nanosleep", "clock_nanosleep_time64",
-	"nanosleep", "gettimeofday", "time", "getrandom",
-	NULL,
+#include "base/log.h"
+
+/*
+ * Calls that are harmless whatever their arguments, given what the process holds. Each is here for
+ * what stands beside it; what has no reason has no place. Different machines and C libraries have
+ * different calls for one function, and a name that a machine does not have is skipped.
+ */
+/* clang-format off: a line each */
+static const struct {
+	const char *name, *reason;
+} allowed[] = {
+	{ "read", "requests from /dev/fuse, replies of servers, bytes of the supervisor" },
+	{ "pread64", "bytes of images" },
+	{ "write", "the log, what vdimap prints, libfuse's short replies" },
+	{ "writev", "replies to the kernel" },
+	{ "lseek", "holes of images" },
+	{ "_llseek", "the same on 32 bits" },
+	{ "splice", "replies without a copy" },
+	{ "vmsplice", "the header of such a reply" },
+	{ "pipe2", "through which they go, one for each thread" },
+	{ "poll", "waiting for servers" },
+#ifndef __NR_poll
+	{ "ppoll", "poll() where the kernel has no poll(2), as on arm64" },
+	{ "ppoll_time64", "the same on 32 bits" },
+#endif
+	{ "recvmsg", "descriptors from the supervisor" },
+	{ "recvfrom", "replies of servers" },
+	{ "shutdown", "the end of a connection to a server" },
+
+	{ "close", "images and pipes" },
+	{ "dup2", "stderr becomes /dev/null when the mount is ready" },
+	{ "dup3", "the same for the log, and dup2() on arm64" },
+	{ "fstat", "an image that changes, stdout of the C library" },
+	{ "fstat64", "the same on 32 bits" },
+	{ "newfstatat", "fstat() of glibc" },
+	{ "fstatat64", "the same on 32 bits" },
+	{ "statx", "the mount that a file is on; fstat() where there is no other" },
+
+	{ "brk", "malloc()" },
+	{ "munmap", "malloc() and the stacks of threads" },
+	{ "mremap", "a large array grows without a second one beside it" },
+	{ "madvise", "the stack of a thread that has ended" },
+
+	{ "futex", "locks" },
+	{ "futex_time64", "the same on 32 bits" },
+	{ "set_robust_list", "the start of a thread" },
+	{ "rseq", "the same" },
+	{ "set_tid_address", "the same" },
+	{ "sched_getaffinity", "how many processors there are" },
+	{ "exit", "the end of a thread" },
+	{ "exit_group", "the end of the process" },
+	{ "rt_sigaction", "SIGTERM for libfuse, abort()" },
+	{ "rt_sigprocmask", "threads that leave signals to others" },
+	{ "rt_sigreturn", "the end of a signal handler" },
+	{ "sigreturn", "the same on 32 bits" },
+	{ "restart_syscall", "a wait that SIGSTOP and SIGCONT interrupt" },
+
+	{ "getpid", "lines for syslog, tgkill()" },
+	{ "gettid", "pthread_cancel()" },
+	{ "getuid", "allow_root, and whose the files of a server are" },
+	{ "getuid32", "the same on 32 bits" },
+	{ "geteuid", "the same" },
+	{ "geteuid32", "the same" },
+	{ "getgid", "the same" },
+	{ "getgid32", "the same" },
+	{ "getegid", "the same" },
+	{ "getegid32", "the same" },
+
+	{ "clock_gettime", "time limits, where the vDSO has no clock (virtual machines)" },
+	{ "clock_gettime64", "the same on 32 bits" },
+	{ "clock_nanosleep", "a pause" },
+	{ "clock_nanosleep_time64", "the same on 32 bits" },
+	{ "nanosleep", "the same with musl" },
+	{ "getrandom", "malloc() of glibc" },
+	{ NULL, NULL },
 };
 /* clang-format on */
 
@@ -56,11 +113,11 @@ static const unsigned long requests[] = {
 
 /*
  * fcntl(2) commands: copies, flags, the room of a pipe, image locks. Not F_SETOWN, which has signals
- * sent to others.
+ * sent to others; F_SETFL with a filter of its own.
  */
 static const unsigned long commands[] = {
-	F_DUPFD_CLOEXEC, F_GETFD,      F_SETFD,     F_GETFL,     F_SETFL,
-	F_GETPIPE_SZ,    F_SETPIPE_SZ, F_OFD_GETLK, F_OFD_SETLK, 0,
+	F_DUPFD_CLOEXEC, F_GETFD,      F_SETFD,     F_GETFL,     F_GETPIPE_SZ,
+	F_SETPIPE_SZ,    F_OFD_GETLK, F_OFD_SETLK, 0,
 };
 
 /* Allow the call if it exists on this machine's architecture. */
@@ -92,15 +149,50 @@ static int allow_equal(scmp_filter_ctx filter, const char *name, unsigned arg, u
 	return number < 0 ? 0 : seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, number, 1, &compare);
 }
 
-/* To outlive its parent, as the server of a mount does, but not to be sent signals by its end. */
-static int allow_outliving(scmp_filter_ctx filter)
+/*
+ * Flags of descriptors that came later than the terminal: libnbd has its sockets not block. O_ASYNC would
+ * have signals sent, O_NONBLOCK would stay on the terminal of the user. The log may have a copy of that.
+ */
+static int allow_flags(scmp_filter_ctx filter, const char *name)
 {
-	const struct scmp_arg_cmp compare[] = {
-		{ .arg = 0, .op = SCMP_CMP_EQ, .datum_a = PR_SET_PDEATHSIG },
-		{ .arg = 1, .op = SCMP_CMP_EQ, .datum_a = 0 },
+	const uint64_t harmless = O_ACCMODE | O_NONBLOCK;
+	struct scmp_arg_cmp compare[] = {
+		{ .arg = 0, .op = SCMP_CMP_EQ },
+		{ .arg = 1, .op = SCMP_CMP_EQ, .datum_a = F_SETFL },
+		{ .arg = 2, .op = SCMP_CMP_MASKED_EQ, .datum_a = UINT32_MAX & ~harmless },
 	};
+	int number = seccomp_syscall_resolve_name(name), last = vd_log_descriptor(), r = 0;
 
-	return seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, SCMP_SYS(prctl), 2, compare);
+	if (number < 0)
+		return 0;
+	for (int fd = STDERR_FILENO + 1; fd < last && r == 0; fd++) {
+		compare[0].datum_a = (uint64_t)fd;
+		r = seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, number, 3, compare);
+	}
+	compare[0] = (struct scmp_arg_cmp){ .arg = 0, .op = SCMP_CMP_GT, .datum_a = (uint64_t)last };
+	if (r == 0)
+		r = seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, number, 3, compare);
+	return r;
+}
+
+/*
+ * On a socket that is connected: syslog's, the supervisor's, a server's. No sendmsg(2), whose address
+ * lies in memory: through syslog's socket it would reach every other one that has a name. And nothing
+ * urgent, which wakes a reader that cannot read it.
+ */
+static int allow_send(scmp_filter_ctx filter)
+{
+	const uint64_t harmless = MSG_NOSIGNAL | MSG_MORE | MSG_DONTWAIT;
+	const struct scmp_arg_cmp compare[] = {
+		{ .arg = 3, .op = SCMP_CMP_MASKED_EQ, .datum_a = UINT32_MAX & ~harmless },
+		{ .arg = 4, .op = SCMP_CMP_EQ, .datum_a = 0 },
+	};
+	int number = seccomp_syscall_resolve_name("send"), r;
+
+	r = seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, SCMP_SYS(sendto), 2, compare);
+	if (r == 0 && number >= 0)
+		r = seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, number, 1, compare);
+	return r;
 }
 
 static int allow_partly(scmp_filter_ctx filter)
@@ -123,14 +215,12 @@ static int allow_partly(scmp_filter_ctx filter)
 	/* Signals to itself only: pthread_cancel(), abort(). */
 	if (r == 0)
 		r = allow_equal(filter, "tgkill", 0, (unsigned long)getpid());
-	/*
-	 * On a socket that is connected: syslog's, the supervisor's. No sendmsg(2), whose address lies
-	 * in memory: through syslog's socket it would reach every other one that has a name.
-	 */
 	if (r == 0)
-		r = allow_equal(filter, "sendto", 4, 0);
+		r = allow_send(filter);
 	if (r == 0)
-		r = allow(filter, "send");
+		r = allow_flags(filter, "fcntl");
+	if (r == 0)
+		r = allow_flags(filter, "fcntl64");
 	if (r == 0)
 		r = allow_equal(filter, "prctl", 0, PR_SET_NAME);
 	for (unsigned i = 0; requests[i] && r == 0; i++)
@@ -143,7 +233,7 @@ static int allow_partly(scmp_filter_ctx filter)
 	return r;
 }
 
-int vd_filter_install(bool may_open, bool fuse)
+int vd_filter_install(bool may_open)
 {
 	scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ERRNO(EPERM));
 	int r;
@@ -152,12 +242,10 @@ int vd_filter_install(bool may_open, bool fuse)
 		return -ENOMEM;
 	/* Layers are counted one by one: whether no_new_privs holds is not this one's business. */
 	r = seccomp_attr_set(filter, SCMP_FLTATR_CTL_NNP, 0);
-	for (unsigned i = 0; allowed[i] && r == 0; i++)
-		r = allow(filter, allowed[i]);
+	for (unsigned i = 0; allowed[i].name && r == 0; i++)
+		r = allow(filter, allowed[i].name);
 	if (r == 0)
 		r = allow_partly(filter);
-	if (r == 0 && fuse)
-		r = allow_outliving(filter);
 	if (r == 0 && may_open)
 		r = allow(filter, "openat");
 	if (r == 0)
@@ -170,10 +258,9 @@ int vd_filter_install(bool may_open, bool fuse)
 
 #else
 
-int vd_filter_install(bool may_open, bool fuse)
+int vd_filter_install(bool may_open)
 {
 	(void)may_open;
-	(void)fuse;
 	return -ENOSYS;
 }
 

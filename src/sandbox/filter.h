@@ -8,10 +8,9 @@
 #include <stdbool.h>
 
 /*
- * Install the filter for this process and its threads. may_open: openat(2) stays, because
- * something else (landlock) decides what may be opened. fuse: it may outlive its parent. 0; -ENOSYS
- * when kernel or build have no seccomp; -errno.
+ * Install the filter for this process and its threads. may_open: openat(2) stays, for /dev/fuse: something
+ * else (landlock) decides what may be opened. 0; -ENOSYS when kernel or build have no seccomp; -errno.
  */
-int vd_filter_install(bool may_open, bool fuse);
+int vd_filter_install(bool may_open);
 
 #endif

@@ -254,7 +254,7 @@ int vd_sandbox_enter(enum vd_sandbox_mode mode, bool fuse, struct vd_error *err)
 		r = note(&layers, VD_LAYER_LANDLOCK, landlock_everything(fuse), err);
 	if (r == 0)
 		r = note(&layers, VD_LAYER_SECCOMP,
-			 vd_filter_install((layers & VD_LAYER_LANDLOCK) != 0, fuse), err);
+			 vd_filter_install(fuse && (layers & VD_LAYER_LANDLOCK)), err);
 	if (r < 0)
 		return r;
 	missing = VD_LAYERS_ALL & ~layers;

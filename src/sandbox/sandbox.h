@@ -53,7 +53,7 @@ const char *vd_sandbox_layers_text(int layers, char text[VD_LAYERS_TEXT]);
 
 /*
  * Start a process, have it enter and try what must not be possible: open files, make sockets and
- * processes, start a program, trace, signal, mount. Prints a line for each to stdout. An exit
+ * processes, start a program, trace, signal, change the terminal, outlive its parent, mount. Prints a line for each to stdout. An exit
  * status: EXIT_SUCCESS if nothing was possible.
  */
 int vd_sandbox_selftest(enum vd_sandbox_mode mode, bool fuse);

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -93,6 +94,23 @@ static long try_sendmsg(void)
 	return -1;
 }
 
+/* Signals for whoever reads from the terminal, and reads that fail there. */
+static long try_flags(void)
+{
+	return fcntl(STDERR_FILENO, F_SETFL, O_RDWR | O_ASYNC | O_NONBLOCK);
+}
+
+/* Urgent bytes, to wake a reader that cannot read them. On a descriptor that is no socket. */
+static long try_urgent(void)
+{
+	return send(STDIN_FILENO, "", 1, MSG_OOB) < 0 && errno != EPERM ? 0 : -1;
+}
+
+static long try_outlive(void)
+{
+	return prctl(PR_SET_PDEATHSIG, 0);
+}
+
 static long try_mount(void)
 {
 	return mount("none", "/tmp", "tmpfs", MS_RDONLY, NULL);
@@ -112,6 +130,9 @@ static const struct {
 	{ "trace the parent process", try_ptrace },
 	{ "send a signal", try_kill },
 	{ "send to a socket's name", try_sendmsg },
+	{ "change a terminal", try_flags },
+	{ "send an urgent byte", try_urgent },
+	{ "outlive the parent process", try_outlive },
 	{ "mount", try_mount },
 };
 
