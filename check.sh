@@ -92,7 +92,7 @@ show_progress() { # show_progress DIR TOTAL
 		[ ! -e "$1/check.end" ] || last=yes
 		for trs in $(find "$1" -name '*.trs' | sort); do
 			case $seen in *" $trs "*) continue ;; esac
-			grep -q '^:test-global-result:' "$trs" || continue
+			grep -q '^:global-test-result:' "$trs" || continue
 			seen="$seen$trs " number=$((number + 1)) name=${trs%.trs}
 			printf '[%3d/%d] %s  %-28s %s\n' "$number" "$2" "$(elapsed)" "${name#"$1/"}" "$(results "$trs")"
 		done
