@@ -214,6 +214,24 @@ def refcounts_hostile(bench):
         same('%r at %d' % (data[:8], at), bench.run('--qemu', path), want)
 
 
+def refcounts_endless(bench):
+    """A sparse file whose table of reference counts names one block a million times: the work is bounded by what the file holds."""
+    path = bench.create('endless.qcow2', MIB, '-o', 'cluster_size=512,refcount_bits=1')
+    with open(path, 'r+b') as image:
+        image.seek(0, 2)
+        block = -(-image.tell() // 512) * 512
+        image.seek(block)
+        image.write(bytes(512) + struct.pack('>Q', block) * MIB)
+        image.seek(48)
+        image.write(struct.pack('>QI', block + 512, 16384))
+        image.truncate(15 << 40)
+    before = os.times().children_user
+    bench.run('--qemu', path)
+    took = os.times().children_user - before
+    if took > (10 if sanitized(bench.program) else 2):
+        raise Failure('it takes %.1f s' % took)
+
+
 def qemu_cut(bench):
     """The file ends within its last cluster: data to QEMU, zeros to us, no entry of its own in this form."""
     path = bench.create('cut.qcow2', MIB)
@@ -824,6 +842,7 @@ CLAIMS = (
     ('--qemu tells a cluster that the file ends in as QEMU does', qemu_cut),
     ('--qemu tells a VHD block that the file ends in as QEMU does', qemu_cut_vhd),
     ('--qemu bears reference counts of any kind', refcounts_hostile),
+    ('--qemu counts no more than the file holds', refcounts_endless),
     ('--chart draws cells by what they hold', chart),
     ('--chart fits the terminal and is coloured there', chart_in_terminal),
     ('--svg is a picture with a legend', picture),

@@ -10,7 +10,7 @@
 #include "base/bytes.h"
 #include "format/qcow2.h"
 
-enum { PAGE_BITS = 16 };
+enum { PAGE_BITS = 16, BLOCKS_SPARE = 16 };
 
 #define TABLE_BYTES_MAX (UINT64_C(8) << 20)
 #define TABLE_OFFSET_MASK UINT64_C(0xfffffffffffffe00)
@@ -93,12 +93,15 @@ bool qcow2_is_preallocated(const struct vd_image *image)
 	if (per_block == 0 || table_bytes > TABLE_BYTES_MAX ||
 	    q->refcount_host % q->cluster_bytes != 0)
 		return false;
-	/* No more blocks than the file has room for: hostile ones are all the same. */
+	/*
+	 * No more blocks than the file really holds. Hostile ones are all the same, or in holes, and
+	 * the size of the file is only a claim. BLOCKS_SPARE: parts of a large block may be a hole.
+	 */
 	for (uint64_t i = 0; i < table_bytes / 8 && i * per_block < clusters && used < enough;
 	     i++) {
 		uint64_t host = table_entry(image, q->refcount_host + i * 8);
 
-		if (host != 0 && ++blocks <= clusters)
+		if (host != 0 && ++blocks <= real + BLOCKS_SPARE)
 			used += block_count(image, host,
 					    vd_min(per_block, clusters - i * per_block));
 	}
