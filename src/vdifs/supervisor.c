@@ -132,6 +132,7 @@ static void server_prepare(void *context)
 	struct supervisor *supervisor = context;
 
 	close(supervisor->socket);
+	vdifs_place_clear(&supervisor->place); /* the descriptors; its form is still wanted */
 	vd_inherited_close();
 	if (supervisor->ready_fd >= 0) {
 		close(supervisor->ready_fd);
