@@ -212,5 +212,5 @@ else
 	no_new_privs
 fi
 each_mode verbose
-refuse "--sandbox= takes three words" '--sandbox=maybe: must be auto, strict or off' "$vdifs" --sandbox=maybe top.qcow2 mnt
+misuse "--sandbox= takes three words" '--sandbox=maybe: must be auto, strict or off' "$vdifs" --sandbox=maybe top.qcow2 mnt
 finish
