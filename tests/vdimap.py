@@ -24,6 +24,7 @@ sys.path[:0] = [os.path.join(HERE, 'lib'), os.path.join(HERE, 'mount')]
 
 import fragmented                                                              # noqa: E402
 import oracle                                                                  # noqa: E402
+import schema                                                                  # noqa: E402
 from oracle import Failure, Programs, run                                      # noqa: E402
 from qcow2_writer import Qcow2                                                 # noqa: E402
 from tap import Tap                                                            # noqa: E402
@@ -426,7 +427,8 @@ def damaged(bench):
     same('the map', text, '{"virtual_size":1048576,"cluster_bits":16,"data_clusters":[[1,1],[5,5]],"unreadable":[[5,5]]}')
     same('a coarser map', json.loads(bench.unreadable(place.split()[0], '--cluster-bits=18', image.path)),
          {'virtual_size': MIB, 'cluster_bits': 18, 'data_clusters': [[0, 1]], 'unreadable': [[1, 1]]})
-    same('facts', json.loads(bench.unreadable(place, '--info', '--json', image.path))['vdifs']['unreadable'], [[5, 5]])
+    told = json.loads(bench.unreadable(place, '--info', '--json', image.path))
+    same('facts', (told['vdifs']['unreadable'], schema.faults(told)), ([[5, 5]], []))
     text = bench.unreadable(place, '--text', image.path)
     rows = [line.split() for line in text.splitlines() if line.endswith('unreadable')]
     same('the table of what cannot be read', rows, [['327680', '393216', '64', 'KiB', 'unreadable']])
@@ -725,6 +727,7 @@ def info_same(bench, path, *options, driver=()):
     same('%s: the backing file' % os.path.basename(path), ours.pop('full-backing-filename', None),
          full and os.path.realpath(os.path.join(bench.folder, full)))
     same(os.path.basename(path), without(ours, 'children', 'vdifs'), without(theirs, 'children'))
+    same('%s: the schema' % os.path.basename(path), schema.faults(ours), [])
     same('%s: its files' % os.path.basename(path), ours['children'], children_of(bench, path, theirs))
     return ours
 

@@ -42,6 +42,8 @@ info() {
 	local text size
 	text=$(attribute user.vdifs.info "$2")
 	claim "$1: user.vdifs.info is one JSON object$in" jq -e 'type == "object"' <(echo "$text")
+	is "$1: user.vdifs.info is as its schema says$in" \
+		"$(PYTHONPATH=$here/../lib "$python" -c 'import json, schema, sys; print(schema.faults(json.loads(sys.argv[1])))' "$text")" '[]'
 	attribute user.intervals "$2" >/dev/null # waits for the map
 	text=$(attribute user.vdifs.info "$2") size=$(stat -c %s "$2")
 	is "$1: user.vdifs.info knows the disk$in" \
