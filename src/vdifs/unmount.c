@@ -32,6 +32,8 @@ struct target {
 	dev_t device;
 	uid_t user;
 	bool is_mount, is_vdifs, is_dead;
+	int fds[VDIFS_LIFELINES_MAX]; /* connections to its processes */
+	unsigned count;
 	char elsewhere[PATH_MAX]; /* another place of the same mount */
 };
 
@@ -76,7 +78,11 @@ static int target_find(struct target *target, const char *mountpoint, struct vd_
 	if (r == 0) {
 		target->id = vdifs_mount_id(fd);
 		vdifs_mounts_walk(target_step, target);
+		/* Who asks a server that hangs is stuck, and keeps the mount in use. */
 		if (target->is_mount && target->is_vdifs)
+			target->count = vdifs_lifeline_connect(target->device, target->user,
+							       target->fds);
+		if (target->is_mount && target->is_vdifs && target->count == 0)
 			target->is_dead = is_dead(fd);
 	}
 	if (fd >= 0)
@@ -101,29 +107,26 @@ static int unmount_now(const struct target *target, struct vd_error *err)
 	return r < 0 ? vd_fail(err, -r, "%s: cannot unmount: %s", target->shown, strerror(-r)) : 0;
 }
 
-static int wait_for_end(const struct target *target, int fds[], unsigned count)
+static int wait_for_end(struct target *target)
 {
-	int r = vdifs_lifeline_wait(fds, count, PATIENCE_MS);
+	int r = vdifs_lifeline_wait(target->fds, target->count, PATIENCE_MS);
 
 	if (r < 0)
 		vd_log(LOG_WARNING,
 		       "%s is unmounted; waiting for the image, which storage that does not answer "
 		       "or another mount namespace keeps in use",
 		       target->shown);
-	return r < 0 ? vdifs_lifeline_wait(fds, count, -1) : 0;
+	return r < 0 ? vdifs_lifeline_wait(target->fds, target->count, -1) : 0;
 }
 
 int vdifs_unmount(const char *mountpoint, struct vd_error *err)
 {
 	struct target target = { .id = 0 };
-	int fds[VDIFS_LIFELINES_MAX], r = target_find(&target, mountpoint, err);
+	int r = target_find(&target, mountpoint, err);
 	char shown[1024];
-	unsigned count;
 
-	if (r < 0)
-		return r;
-	count = vdifs_lifeline_connect(target.device, target.user, fds);
-	r = unmount_now(&target, err);
+	if (r == 0)
+		r = unmount_now(&target, err);
 	if (r < 0)
 		return r;
 	vdifs_mounts_walk(elsewhere_step, &target);
@@ -133,10 +136,10 @@ int vdifs_unmount(const char *mountpoint, struct vd_error *err)
 			       target.shown,
 			       vd_escape(shown, sizeof(shown), target.elsewhere,
 					 strlen(target.elsewhere)));
-	if (count == 0 && !target.is_dead)
+	if (target.count == 0 && !target.is_dead)
 		return vd_fail(err, ESRCH,
 			       "%s is unmounted, but the process that served it is not found (in "
 			       "another network namespace?): the image may be in use a moment longer",
 			       target.shown);
-	return wait_for_end(&target, fds, count);
+	return wait_for_end(&target);
 }
