@@ -67,7 +67,8 @@ configure_apt() {
 copy_sources() {
 	rm -rf --one-file-system "$dir/tmp" && mkdir -m 1777 "$dir/tmp" && mkdir -p "$dir/src" &&
 		rsync -a --delete --exclude=/.git --filter=':- .gitignore' "$top/" "$dir/src/" &&
-		cp /etc/resolv.conf /etc/hosts "$dir/etc/"
+		cp /etc/resolv.conf /etc/hosts "$dir/etc/" &&
+		ln -sf ../proc/self/mounts "$dir/etc/mtab" # for fusermount3 of a user; no package brings it
 }
 
 inside='
