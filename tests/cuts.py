@@ -247,7 +247,8 @@ def check_cut(programs, kind, image, length, has_footer, out):
     for who, lines, bad in (('vdcat', log, status), ('vdimap', map_log, map_status)):
         if (bad or lost_footer) and not lines:
             raise Failure('%s says nothing' % who)
-        if not bad and not lost_footer and lines:
+        # What a lower file lacks is worth a line even where the image above hides it.
+        if not bad and not lost_footer and lines and kind.cut == kind.image:
             raise Failure('%s complains: %s' % (who, lines[:600]))
     return status
 
