@@ -12,7 +12,9 @@
 #include <syslog.h>
 #include <unistd.h>
 
-#include "disk/chain.h"
+#include "base/log.h"
+#include "disk/chain_parts.h"
+#include "disk/renamed.h"
 #include "source/address.h"
 
 /* Bytes of metadata pages that all layers together keep. */
@@ -21,12 +23,6 @@
 #define CACHE_BYTES_OPENING ((size_t)8 << 20)
 /* Bytes of decoded clusters, unless --cache-memory says otherwise. */
 #define UNIT_BYTES ((size_t)32 << 20)
-
-struct chain {
-	const struct vd_chain_options *options;
-	const struct vd_opener *opener;
-	struct vd_disk *disk;
-};
 
 static bool chain_has(const struct vd_disk *disk, const struct vd_source *source)
 {
@@ -40,13 +36,32 @@ static bool chain_has(const struct vd_disk *disk, const struct vd_source *source
 	return false;
 }
 
-/* Open a file through the opener, refuse it if the chain has it already, and lock it. */
-static int chain_source(struct chain *chain, const struct vd_open_request *request,
-			struct vd_source **out, struct vd_error *err)
+/* Append what to do when a file that an image names cannot be opened. */
+static void advise(const struct vd_open_request *request, const char *option, int r,
+		   struct vd_error *err)
+{
+	bool by_policy = r == -EXDEV || r == -EPERM || r == -ENOTBLK;
+
+	if (r == -ENOMEM || r == -EMFILE || r == -ENFILE)
+		return;
+	if (request->policy == VD_BACKING_NONE)
+		vd_error_add(err, "; allow it with --backing=same-dir or --backing=any");
+	else if (request->base->is_server)
+		vd_error_add(err, "; name a file or an address with %s", option);
+	else if (by_policy && request->policy == VD_BACKING_SAME_DIR)
+		vd_error_add(err, "; allow it with --backing=any or name it with %s", option);
+	else
+		vd_error_add(err, "; name it with %s", option);
+}
+
+int chain_source(struct chain *chain, const struct vd_open_request *request, const char *option,
+		 struct vd_source **out, struct vd_error *err)
 {
 	struct vd_source *source;
 	int r = chain->opener->open(chain->opener->context, request, &source, err);
 
+	if (r < 0 && option)
+		advise(request, option, r, err);
 	if (r < 0)
 		return r;
 	r = vd_budget_spend(&chain->disk->budget, VD_COST_FILE, source->name, "its size",
@@ -64,18 +79,32 @@ static int chain_source(struct chain *chain, const struct vd_open_request *reque
 	return r;
 }
 
-static struct vd_open_request chain_request(const struct chain *chain, const char *role,
-					    const char *option)
+struct vd_open_request chain_request(const struct chain *chain, const char *role)
 {
 	const struct vd_disk *disk = chain->disk;
 
 	return (struct vd_open_request){
 		.role = role,
-		.option = option,
 		.policy = chain->options->backing,
 		.owner = disk->count ? disk->layers[0]->source->st.st_uid : 0,
 		.patience = chain->options->patience,
 	};
+}
+
+/* A data file that is not where its name leads: look in the directories of --search. */
+static int data_search(struct chain *chain, struct vd_open_request *request, struct vd_source **out)
+{
+	const char *slash = strrchr(request->name, '/');
+	struct vd_error unheard;
+	int r = -ENOENT;
+
+	if (slash)
+		request->name = slash + 1;
+	for (unsigned i = 0; i < chain->options->search_count && r < 0; i++) {
+		request->directory = chain->options->search[i];
+		r = chain_source(chain, request, NULL, out, &unheard);
+	}
+	return r;
 }
 
 /* Open the external data file of an image that has one. */
@@ -83,7 +112,9 @@ static int chain_data(struct chain *chain, struct vd_image *image, const char *b
 		      struct vd_error *err)
 {
 	const char *name = image->format->data_name ? image->format->data_name(image) : NULL;
-	struct vd_open_request request = chain_request(chain, "data file", "--data-file");
+	struct vd_open_request request = chain_request(chain, "data file");
+	bool is_top = chain->disk->count == 0;
+	int r;
 
 	if (!name && by_hand)
 		return vd_fail(err, EINVAL,
@@ -98,17 +129,20 @@ static int chain_data(struct chain *chain, struct vd_image *image, const char *b
 			       image->source->name);
 	request.name = by_hand ? by_hand : name;
 	request.base = by_hand ? NULL : image->source;
-	request.owner = chain->disk->count ? request.owner : image->source->st.st_uid;
-	return chain_source(chain, &request, &image->data, err);
+	request.owner = is_top ? image->source->st.st_uid : request.owner;
+	r = chain_source(chain, &request,
+			 by_hand  ? NULL
+			 : is_top ? "--data-file=PATH"
+				  : "--search=DIR, which is for the directory that has it",
+			 &image->data, err);
+	if (r < 0 && !by_hand && data_search(chain, &request, &image->data) == 0)
+		return 0;
+	return r;
 }
 
-/*
- * Open one layer on the source, which is taken over, and its data file. `option` is the one that
- * names its format; uuid: what it must have, or NULL.
- */
-static int chain_layer(struct chain *chain, struct vd_source *source, const char *format_name,
-		       const char *option, const uint8_t *uuid, struct vd_image **out,
-		       struct vd_error *err)
+int chain_layer(struct chain *chain, struct vd_source *source, const char *format_name,
+		const char *option, const uint8_t *uuid, struct vd_image **out,
+		struct vd_error *err)
 {
 	bool top = chain->disk->count == 0;
 	struct vd_image_options options = {
@@ -141,24 +175,6 @@ static int chain_layer(struct chain *chain, struct vd_source *source, const char
 	return r;
 }
 
-/* The parent's format is a guess. Does the file look like another format? */
-static int guess_check(const struct vd_source *source, const struct vd_parent *parent,
-		       struct vd_error *err)
-{
-	int r = parent->unless ? parent->unless->probe(source) : 0;
-
-	if (r < 0)
-		return vd_fail(err, -r, "%s: cannot read what it is: %s", source->name, strerror(-r));
-	if (r == 0)
-		return 0;
-	return vd_fail(err, EINVAL,
-		       "%s: the image above it records no UUID for its parent, which means a %s disk, "
-		       "but this looks like a %s image: say which it is with --backing-format=%s or "
-		       "--backing-format=%s",
-		       source->name, parent->format, parent->unless->name, parent->unless->name,
-		       parent->format);
-}
-
 /* How much later the times of a parent may be: the clocks of file systems are coarse. */
 #define SLACK_SECONDS 2
 
@@ -185,147 +201,53 @@ static void say_if_newer(const struct vd_image *child, const struct vd_parent *p
 	       child->source->name, image->source->name);
 }
 
-/* Open one candidate for the parent and see whether it is the right one. */
-static int parent_try(struct chain *chain, const struct vd_parent *parent,
-		      const struct vd_open_request *request, const char *format,
-		      struct vd_image **out, struct vd_error *err)
+/* The chain ends here although the last layer has a parent. */
+static void leave_parent_out(struct vd_disk *disk)
 {
-	struct vd_source *source;
-	int r = chain_source(chain, request, &source, err);
-
-	if (r < 0)
-		return r;
-	r = guess_check(source, parent, err);
-	if (r < 0) {
-		vd_source_close(source);
-		return r;
-	}
-	return chain_layer(chain, source, format, "--backing-format",
-			   parent->check_uuid ? parent->uuid : NULL, out, err);
-}
-
-/* Why a name did not do, in a few words, for the list of all that were tried. */
-static const char *short_reason(int r)
-{
-	switch (r) {
-	case -EXDEV:
-		return "outside the image's directory, which --backing=any allows";
-	case -EPERM:
-		return "of another owner, which --backing=any allows";
-	case -ESTALE:
-		return "has another UUID";
-	case -EEXIST:
-		return "already in the chain";
-	case -EACCES:
-		return "not permitted";
-	case -EINVAL:
-	case -ENOTSUP:
-		return "not such an image";
-	default:
-		return strerror(-r);
-	}
-}
-
-/* Was there a file, which is no good? Then that is what the user must hear. */
-static bool is_telling(int r)
-{
-	return r == -EINVAL || r == -ENOTSUP || r == -EFBIG || r == -EIO;
-}
-
-/* Try the names that the image gives, in order. With one name its own message says enough. */
-static int parent_search(struct chain *chain, const struct vd_image *child,
-			 const struct vd_parent *parent, struct vd_open_request *request,
-			 const char *format, struct vd_image **out, struct vd_error *err)
-{
-	struct vd_error tried = { "" }, telling = { "" };
-	char shown[256];
-	int r = -ENOENT, told = 0;
-
-	request->base = child->source;
-	for (unsigned i = 0; i < parent->count; i++) {
-		request->name = parent->names[i];
-		r = parent_try(chain, parent, request, format, out, err);
-		if (r == 0 || r == -EBUSY || r == -ENOMEM || r == -E2BIG || parent->count == 1)
-			return r;
-		if (is_telling(r) && !told) {
-			telling = *err;
-			told = r;
-		}
-		vd_escape(shown, sizeof(shown), request->name, strlen(request->name));
-		vd_error_add(&tried, "%s '%s' (%s)", i ? "," : "", shown, short_reason(r));
-	}
-	if (request->policy == VD_BACKING_NONE)
-		return r; /* the last message says it for all names */
-	if (told) {
-		*err = telling;
-		return told;
-	}
-	return vd_fail(err, ENOENT,
-		       "%s: its parent was not found; name it with --backing-file=PATH; tried%s",
-		       child->source->name, tried.text);
-}
-
-/* The recorded format of the parent of layer `index`, or the one given by hand. */
-static int parent_format(const struct chain *chain, unsigned index, const struct vd_image *child,
-			 struct vd_parent *parent, const char **format, struct vd_error *err)
-{
-	char shown[64];
-
-	*format = parent->format;
-	if (index < chain->options->backing_format_count) {
-		*format = chain->options->backing_formats[index];
-		parent->unless = NULL; /* it is no guess any more */
-	}
-	if (!*format || vd_format_find(*format))
-		return 0;
-	vd_escape(shown, sizeof(shown), *format, strlen(*format));
-	return vd_fail(err, ENOTSUP,
-		       "%s: the backing file's format is '%s', which vdifs does not read; if that "
-		       "is wrong, say what it is with --backing-format=FORMAT",
-		       child->source->name, shown);
+	disk->lacks_parent = true;
+	vd_log(LOG_WARNING,
+	       "%s: is read without its parent (--without-parent): what it does not hold itself "
+	       "reads as an error",
+	       disk->layers[disk->count - 1]->source->name);
 }
 
 /* Open the layer below the last one. 1: there is one more; 0: the chain is complete. */
 static int chain_descend(struct chain *chain, struct vd_error *err)
 {
 	struct vd_disk *disk = chain->disk;
-	unsigned index = disk->count - 1;
-	const struct vd_image *child = disk->layers[index];
-	struct vd_open_request request = chain_request(chain, "backing file", "--backing-file");
-	struct vd_parent parent = { 0 };
-	struct vd_image *image = NULL;
-	const char *format;
-	bool by_hand = index < chain->options->backing_file_count;
-	int r = child->format->parent ? child->format->parent(child, &parent, err) : 0;
+	const struct vd_image *child = disk->layers[disk->count - 1];
+	struct vd_parent *parent = &chain->parents[disk->count - 1];
+	struct vd_error why;
+	const char *path;
+	/* Names that cannot be read may be given by hand. */
+	int names = child->format->parent ? child->format->parent(child, parent, &why) : 0;
+	int r = parent_by_hand(chain, &path, err);
 
-	/* A parent that the image does not name, or that cannot be read, may be named by hand. */
-	if (r < 0 && r != -ENOMEM && by_hand)
-		r = 0;
-	else if (r == 0 && parent.count == 0 && by_hand)
-		r = vd_fail(err, EINVAL,
-			    "%s: the image has no backing file; leave --backing-file out",
-			    child->source->name);
-	else if (r == 0 && parent.count == 0)
-		return 0;
-	if (r == 0 && disk->count == VD_LAYERS_MAX)
-		r = vd_fail(err, EMLINK,
-			    "%s: the chain has more than %d layers; merge some with qemu-img "
-			    "commit or rebase",
-			    disk->layers[0]->source->name, VD_LAYERS_MAX);
-	if (r == 0)
-		r = parent_format(chain, index, child, &parent, &format, err);
-	if (r == 0 && by_hand) {
-		request.name = chain->options->backing_files[index];
-		r = parent_try(chain, &parent, &request, format, &image, err);
-	} else if (r == 0) {
-		r = parent_search(chain, child, &parent, &request, format, &image, err);
-	}
-	if (r == 0)
-		say_if_newer(child, &parent, image);
-	vd_parent_clear(&parent);
 	if (r < 0)
 		return r;
-	disk->layers[disk->count++] = image;
+	if (names == -ENOMEM || (names < 0 && !path && !chain->options->without_parent)) {
+		*err = why;
+		return names;
+	}
+	if (names == 0 && parent->count == 0)
+		return path ? vd_fail(err, EINVAL,
+				      "%s: the image has no backing file; leave --backing-file out",
+				      child->source->name)
+			    : 0;
+	if (!path && chain->options->without_parent) {
+		leave_parent_out(disk);
+		return 0;
+	}
+	if (disk->count == VD_LAYERS_MAX)
+		return vd_fail(err, EMLINK,
+			       "%s: the chain has more than %d layers; merge some of them first "
+			       "(qemu-img commit, or vhd-util coalesce)",
+			       disk->layers[0]->source->name, VD_LAYERS_MAX);
+	r = parent_open(chain, path, &disk->layers[disk->count], err);
+	if (r < 0)
+		return r;
+	say_if_newer(child, parent, disk->layers[disk->count]);
+	disk->count++;
 	return 1;
 }
 
@@ -338,7 +260,7 @@ static int chain_top(struct chain *chain, const char *path, struct vd_error *err
 	};
 	struct vd_disk *disk = chain->disk;
 	struct vd_source *source;
-	int r = chain_source(chain, &request, &source, err);
+	int r = chain_source(chain, &request, NULL, &source, err);
 
 	if (r == 0)
 		r = chain_layer(chain, source, chain->options->format, "--format", NULL,
@@ -359,6 +281,12 @@ static bool has_address(const char *image, const struct vd_chain_options *option
 		if (vd_address_is(options->backing_files[i]))
 			return true;
 	}
+	for (unsigned i = 0; i < options->renamed_count; i++) {
+		bool has_name;
+
+		if (vd_address_is(vd_renamed_path(options->renamed[i], &has_name)))
+			return true;
+	}
 	return false;
 }
 
@@ -367,38 +295,65 @@ void vd_chain_prepare(const char *const *images, const struct vd_chain_options *
 {
 	bool found = false;
 
+	vd_opener_raise_limit();
 	for (unsigned i = 0; i < count; i++)
 		found = found || has_address(images[i], &options[i]);
 	if (found)
 		vd_source_load(NULL);
 }
 
+static int disk_new(const struct vd_chain_options *options, struct vd_disk **out)
+{
+	size_t unit_bytes = options->cache_memory ? options->cache_memory : UNIT_BYTES;
+	unsigned threads = (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
+	struct vd_disk *disk = calloc(1, sizeof(*disk));
+
+	if (!disk)
+		return -ENOMEM;
+	if (vd_cache_new(CACHE_BYTES_OPENING, &disk->cache) < 0 ||
+	    vd_units_new(unit_bytes, threads, &disk->units) < 0) {
+		vd_disk_close(disk);
+		return -ENOMEM;
+	}
+	disk->budget.left = VD_BUDGET_WORK;
+	*out = disk;
+	return 0;
+}
+
+static void chain_free(struct chain *chain)
+{
+	for (unsigned i = 0; i < VD_LAYERS_MAX; i++)
+		vd_parent_clear(&chain->parents[i]);
+	parent_free_candidates(chain);
+	free(chain);
+}
+
 int vd_chain_open(const char *path, const struct vd_chain_options *options,
 		  const struct vd_opener *opener, struct vd_disk **out, struct vd_error *err)
 {
-	struct vd_disk *disk = calloc(1, sizeof(*disk));
-	struct chain chain = { .options = options, .opener = opener, .disk = disk };
-	size_t unit_bytes = options->cache_memory ? options->cache_memory : UNIT_BYTES;
-	unsigned threads = (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
-	int r = 0;
+	struct chain *chain = calloc(1, sizeof(*chain));
+	int r = chain ? disk_new(options, &chain->disk) : -ENOMEM;
 
-	if (!disk || vd_cache_new(CACHE_BYTES_OPENING, &disk->cache) < 0 ||
-	    vd_units_new(unit_bytes, threads, &disk->units) < 0)
-		r = vd_fail(err, ENOMEM, "out of memory");
-	else
-		disk->budget.left = VD_BUDGET_WORK;
-	if (r == 0)
-		r = chain_top(&chain, path, err);
+	if (r < 0) {
+		free(chain);
+		return vd_fail(err, ENOMEM, "out of memory");
+	}
+	chain->options = options;
+	chain->opener = opener;
+	r = chain_top(chain, path, err);
 	if (r == 0 && !options->alone) {
 		do
-			r = chain_descend(&chain, err);
+			r = chain_descend(chain, err);
 		while (r > 0);
+		if (r == 0)
+			r = parent_check_used(chain, err);
 	}
 	if (r < 0) {
-		vd_disk_close(disk);
-		return r;
+		vd_disk_close(chain->disk);
+	} else {
+		vd_cache_resize(chain->disk->cache, CACHE_BYTES);
+		*out = chain->disk;
 	}
-	vd_cache_resize(disk->cache, CACHE_BYTES);
-	*out = disk;
-	return 0;
+	chain_free(chain);
+	return r;
 }

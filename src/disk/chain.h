@@ -9,16 +9,24 @@
 #include "disk/disk.h"
 #include "disk/opener.h"
 
+#define VD_SEARCH_MAX 32
+
 /* Strings are not owned. */
 struct vd_chain_options {
 	const char *format; /* of the image; NULL: probe */
 	enum vd_backing backing;
 	const char *backing_files[VD_LAYERS_MAX]; /* [0] is the image's backing file */
 	unsigned backing_file_count;
+	const char *renamed[VD_LAYERS_MAX]; /* NAME=PATH (renamed.h) */
+	unsigned renamed_count;
 	const char *backing_formats[VD_LAYERS_MAX]; /* in the same order */
 	unsigned backing_format_count;
 	const char *data_file;
 	const char *snapshot;
+	const char *search[VD_SEARCH_MAX]; /* directories to look through for what is missing */
+	unsigned search_count;
+	bool any_parent; /* a parent with a wrong UUID will do */
+	bool without_parent; /* open none but those by hand; what the layers lack is an error */
 	bool force_share;
 	enum vd_vhd_footer vhd_footer;
 	bool ignore_checksums;

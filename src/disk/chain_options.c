@@ -7,15 +7,21 @@
 #include <string.h>
 
 #include "disk/chain.h"
+#include "disk/renamed.h"
 
 #define SECONDS_MAX 86400
 
 const struct vd_chain_option vd_chain_option_table[] = {
 	{ "format", "FORMAT", "the image is vhd, qcow2 or raw; do not look" },
 	{ "backing", "POLICY", "files an image may name: same-dir (default), any, none" },
-	{ "backing-file", "PATH", "use this backing file (again for the one below it)" },
+	{ "backing-file", "[NAME=]PATH",
+	  "use this backing file, where an image names NAME (without NAME: the image's, again for "
+	  "the one below it)" },
 	{ "backing-format", "FORMAT", "the backing file is vhd, qcow2 or raw (again, likewise)" },
 	{ "data-file", "PATH", "use this external data file" },
+	{ "search", "DIR", "look here, too, for backing files that are missing (again for more)" },
+	{ "any-parent", NULL, "take a parent although its UUID is not the recorded one" },
+	{ "without-parent", NULL, "open no backing file; what the image does not hold is an error" },
 	{ "snapshot", "NAME|ID", "show this internal snapshot" },
 	{ "vhd-footer", "PLACE", "of two VHD footers of different disks, believe that at the end or start" },
 	{ "ignore-checksums", NULL, "read VHD headers with a wrong checksum anyway" },
@@ -84,7 +90,7 @@ static int take_seconds(unsigned *slot, const char *name, const char *value, str
 /* May the option be given again, because all values count? */
 static bool is_list(const char *name)
 {
-	static const char *const lists[] = { "backing-file", "backing-format" };
+	static const char *const lists[] = { "backing-file", "backing-format", "search" };
 
 	for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
 		if (strcmp(lists[i], name) == 0)
@@ -105,12 +111,52 @@ static int count_option(struct vd_chain_options *options, const struct vd_chain_
 	return 0;
 }
 
+/* Append to a list that has room for `max`. */
+static int take_listed(const char **list, unsigned *count, unsigned max, const char *name,
+		       const char *value, struct vd_error *err)
+{
+	int r;
+
+	if (*count == max)
+		return vd_fail(err, EINVAL, "--%s: may be given %u times at most", name, max);
+	r = take_string(&list[*count], name, value, err);
+	*count += r == 0; /* one that was refused leaves no gap */
+	return r;
+}
+
+static int take_backing_file(struct vd_chain_options *options, const char *name, const char *value,
+			     struct vd_error *err)
+{
+	bool has_name;
+	const char *path = vd_renamed_path(value, &has_name);
+
+	if (*path == '\0')
+		return vd_fail(err, EINVAL, "--%s needs a path: --%s=[NAME=]PATH", name, name);
+	if (has_name)
+		return take_listed(options->renamed, &options->renamed_count, VD_LAYERS_MAX - 1,
+				   name, value, err);
+	return take_listed(options->backing_files, &options->backing_file_count, VD_LAYERS_MAX - 1,
+			   name, path, err);
+}
+
+static int take_backing_format(struct vd_chain_options *options, const char *name,
+			       const char *value, struct vd_error *err)
+{
+	unsigned *count = &options->backing_format_count;
+	int r;
+
+	if (*count == VD_LAYERS_MAX - 1)
+		return vd_fail(err, EINVAL, "--%s: a chain has at most %d layers", name,
+			       VD_LAYERS_MAX);
+	r = take_format(&options->backing_formats[*count], name, value, err);
+	*count += r == 0;
+	return r;
+}
+
 int vd_chain_option_set(struct vd_chain_options *options, const char *name, const char *value,
 			struct vd_error *err)
 {
 	const struct vd_chain_option *row = vd_chain_option_table;
-	unsigned *count;
-	bool is_file;
 	int r;
 
 	while (row->name && strcmp(row->name, name) != 0)
@@ -140,17 +186,15 @@ int vd_chain_option_set(struct vd_chain_options *options, const char *name, cons
 	}
 	if (strcmp(name, "nbd-timeout") == 0)
 		return take_seconds(&options->patience.seconds, name, value, err);
-	if (strcmp(name, "force-share") == 0) {
-		options->force_share = true;
-		return 0;
-	}
-	is_file = strcmp(name, "backing-file") == 0;
-	count = is_file ? &options->backing_file_count : &options->backing_format_count;
-	if (*count == VD_LAYERS_MAX - 1)
-		return vd_fail(err, EINVAL, "--%s: a chain has at most %d layers", name,
-			       VD_LAYERS_MAX);
-	r = is_file ? take_string(&options->backing_files[*count], name, value, err)
-		    : take_format(&options->backing_formats[*count], name, value, err);
-	*count += r == 0; /* one that was refused leaves no gap */
-	return r;
+	if (strcmp(name, "backing-file") == 0)
+		return take_backing_file(options, name, value, err);
+	if (strcmp(name, "backing-format") == 0)
+		return take_backing_format(options, name, value, err);
+	if (strcmp(name, "search") == 0)
+		return take_listed(options->search, &options->search_count, VD_SEARCH_MAX, name,
+				   value, err);
+	options->force_share |= strcmp(name, "force-share") == 0;
+	options->any_parent |= strcmp(name, "any-parent") == 0;
+	options->without_parent |= strcmp(name, "without-parent") == 0;
+	return 0;
 }

@@ -15,8 +15,12 @@
 #include "base/bytes.h"
 #include "disk/disk.h"
 
-/* Runs asked of a layer at a time. On the stack once a layer: 32 layers take about 100 KiB. */
+/*
+ * Runs asked of a layer at a time, and of all layers together: 40 KiB on the stack, which long
+ * chains share. A layer's own stack frames are small.
+ */
 #define RUNS_PER_CALL 64
+#define RUNS_IN_ALL 1024
 #define EXTENTS_PER_READ 32
 
 /* Where vd_disk_map() collects. */
@@ -25,6 +29,8 @@ struct sink {
 	unsigned count, max;
 	uint64_t end; /* of the last extent; the next begins here */
 	unsigned calls; /* of drivers */
+	struct vd_run *runs; /* runs_per_call for each layer */
+	unsigned runs_per_call;
 	bool full;
 };
 
@@ -69,6 +75,15 @@ static void sink_add_hole(struct sink *sink, unsigned depth, const struct vd_run
 	sink_add(sink, NULL, depth, &hole, end);
 }
 
+/* What is absent in the last layer stands in its parent, which is not here. */
+static void sink_add_lost(struct sink *sink, const struct vd_image *image, unsigned depth,
+			  const struct vd_run *absent, uint64_t end)
+{
+	struct vd_run lost = { .start = absent->start, .length = absent->length, .kind = VD_BAD };
+
+	sink_add(sink, image, depth, &lost, end);
+}
+
 static int layers_map(const struct vd_disk *disk, unsigned depth, uint64_t end, struct sink *sink);
 
 /* Fill the sink up to `end`, where the layer has an absent run, with what lies below. */
@@ -77,7 +92,9 @@ static int below_map(const struct vd_disk *disk, unsigned depth, const struct vd
 {
 	int r = depth + 1 < disk->count ? layers_map(disk, depth + 1, end, sink) : 0;
 
-	if (r == 0 && !sink->full && sink->end < end)
+	if (depth + 1 == disk->count && disk->lacks_parent)
+		sink_add_lost(sink, disk->layers[depth], depth, absent, end);
+	else if (r == 0 && !sink->full && sink->end < end)
 		sink_add_hole(sink, depth, absent, end);
 	return r;
 }
@@ -87,11 +104,11 @@ static int layers_map(const struct vd_disk *disk, unsigned depth, uint64_t end, 
 {
 	const struct vd_image *image = disk->layers[depth];
 	uint64_t limit = vd_min(end, image->size);
-	struct vd_run found[RUNS_PER_CALL];
+	struct vd_run *found = sink->runs + (size_t)depth * sink->runs_per_call;
 	int r = 0;
 
 	while (sink->end < limit && !sink->full && r == 0) {
-		struct vd_runs runs = { .runs = found, .max = RUNS_PER_CALL };
+		struct vd_runs runs = { .runs = found, .max = sink->runs_per_call };
 		uint64_t before = sink->end;
 
 		r = image->format->map(image, sink->end, limit - sink->end, &runs);
@@ -116,7 +133,14 @@ static int layers_map(const struct vd_disk *disk, unsigned depth, uint64_t end, 
 int vd_disk_map(const struct vd_disk *disk, uint64_t virt, uint64_t want, struct vd_extent *extents,
 		unsigned max)
 {
-	struct sink sink = { .extents = extents, .max = max, .end = virt };
+	struct vd_run runs[RUNS_IN_ALL];
+	struct sink sink = {
+		.extents = extents,
+		.max = max,
+		.end = virt,
+		.runs = runs,
+		.runs_per_call = (unsigned)vd_min(RUNS_PER_CALL, RUNS_IN_ALL / disk->count),
+	};
 	int r = layers_map(disk, 0, virt + want, &sink);
 
 	return r < 0 && sink.count == 0 ? r : (int)sink.count;

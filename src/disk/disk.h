@@ -12,7 +12,7 @@
 #include "disk/units.h"
 #include "format/format.h"
 
-#define VD_LAYERS_MAX 32
+#define VD_LAYERS_MAX 256
 
 /* Questions to drivers before vd_disk_map() stops: a hole of terabytes must not take one call. */
 #define VD_DISK_MAP_CALLS 16
@@ -20,6 +20,7 @@
 struct vd_disk {
 	struct vd_image *layers[VD_LAYERS_MAX]; /* the image first, its parents after it */
 	unsigned count;
+	bool lacks_parent; /* the last layer has one that is not here: what that would hold is BAD */
 	struct vd_cache *cache; /* of metadata */
 	struct vd_units *units; /* decoded clusters */
 	struct vd_budget budget; /* what opening views may still cost; start-up only */

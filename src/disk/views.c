@@ -20,6 +20,7 @@ static int view_add(struct vd_disk *disk, struct vd_image *top, unsigned depth,
 	view->borrowed = disk->count - depth;
 	while (depth < disk->count)
 		view->layers[view->count++] = disk->layers[depth++];
+	view->lacks_parent = disk->lacks_parent;
 	view->cache = disk->cache;
 	view->units = disk->units;
 	view->size = view->layers[0]->size;

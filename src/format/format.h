@@ -165,6 +165,12 @@ struct vd_format {
 	int (*probe)(const struct vd_source *source);
 
 	/*
+	 * The UUID of an image of this format, by which an image above it knows its parent: 1; 0: it
+	 * has none, or is no such image; -errno: it cannot be read. NULL: images have no UUID.
+	 */
+	int (*identify)(const struct vd_source *source, uint8_t *uuid);
+
+	/*
 	 * Read and check the headers of image->source; set size, cluster_bits, uuid and state. On
 	 * failure the caller calls close(), which therefore must bear a half-made image.
 	 */
@@ -298,6 +304,9 @@ const struct vd_format *vd_format_find(const char *name);
  */
 int vd_format_probe(const struct vd_source *source, const char *option,
 		    const struct vd_format **out, struct vd_error *err);
+
+/* The UUID of the image in the source, whatever its format: as the function above. */
+int vd_format_identify(const struct vd_source *source, uint8_t *uuid);
 
 /*
  * Open one layer. The image takes over the source; on failure the source is closed. cache must

@@ -126,6 +126,15 @@ int vd_format_probe(const struct vd_source *source, const char *option,
 	return 0;
 }
 
+int vd_format_identify(const struct vd_source *source, uint8_t *uuid)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < FORMATS && r == 0; i++)
+		r = formats[i]->identify ? formats[i]->identify(source, uuid) : 0;
+	return r;
+}
+
 void vd_parent_clear(struct vd_parent *parent)
 {
 	for (unsigned i = 0; i < parent->count; i++)
@@ -212,8 +221,7 @@ int vd_image_check_uuid(const struct vd_image *image, const struct vd_image_opti
 	if (!options->uuid || memcmp(options->uuid, image->uuid, VD_UUID_BYTES) == 0)
 		return 0;
 	return vd_fail(err, ESTALE,
-		       "%s: this is not the parent of the image above it: its UUID differs; name "
-		       "the right one with --backing-file=PATH",
+		       "%s: this is not the parent of the image above it: its UUID differs",
 		       image->source->name);
 }
 

@@ -692,6 +692,7 @@ static void vhd_close(struct vd_image *image)
 const struct vd_format vd_format_vhd = {
 	.name = "vhd",
 	.probe = vhd_footer_probe,
+	.identify = vhd_footer_identify,
 	.open = vhd_open,
 	.parent = vhd_parent,
 	.map = vhd_map,

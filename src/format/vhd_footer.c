@@ -223,3 +223,15 @@ int vhd_footer_find(const struct vd_source *source, const struct vd_image_option
 							  source->size;
 	return 0;
 }
+
+int vhd_footer_identify(const struct vd_source *source, uint8_t *uuid)
+{
+	struct vd_image_options options = { .snapshot = NULL };
+	struct vhd_footer footer;
+	int r = vhd_footer_probe(source);
+
+	if (r <= 0 || vhd_footer_find(source, &options, &footer, NULL) < 0)
+		return r < 0 ? r : 0;
+	memcpy(uuid, footer.bytes + FOOTER_UUID, FOOTER_UUID_BYTES);
+	return 1;
+}

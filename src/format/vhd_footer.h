@@ -18,6 +18,7 @@ enum {
 	FOOTER_TYPE = 60,
 	FOOTER_CHECKSUM = 64,
 	FOOTER_UUID = 68,
+	FOOTER_UUID_BYTES = 16,
 	FOOTER_HIDDEN = 85, /* blktap's */
 	FOOTER_BYTES = 512,
 	FOOTER_BYTES_OLD = 511,
@@ -40,6 +41,8 @@ struct vhd_footer {
 	bool end_is_lost; /* the copy at 0 is used: the end of the file is missing or damaged */
 	bool sum_is_wrong; /* the user insists on a footer with a wrong checksum */
 };
+/* The UUID in the footer that is believed: as vd_format's function. */
+int vhd_footer_identify(const struct vd_source *source, uint8_t *uuid);
 
 /*
  * Find the footer to believe. The copy at 0 counts only for the types that have one: on a fixed

@@ -89,8 +89,7 @@ static const struct vd_source_ops file_ops = {
 	.close = file_close,
 };
 
-/* Find size and kind of the open descriptor. */
-static int file_examine(struct vd_source *source, struct vd_error *err)
+int vd_source_examine(struct vd_source *source, struct vd_error *err)
 {
 	off_t end;
 
@@ -129,7 +128,8 @@ int vd_source_from_fd(int fd, int dir_fd, const char *name, struct vd_source **o
 	source->serial = vd_serial();
 	source->fd = fd;
 	source->dir_fd = dir_fd;
-	r = file_examine(source, err);
+	source->real_fd = -1;
+	r = vd_source_examine(source, err);
 	if (r < 0) {
 		vd_source_close(source);
 		return r;

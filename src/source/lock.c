@@ -41,15 +41,13 @@ static void lock_release(int fd)
 	}
 }
 
-int vd_source_lock(const struct vd_source *source, bool force, struct vd_error *err)
+static int locks_take(const struct vd_source *source, bool force, struct vd_error *err)
 {
 	static const off_t take[] = { HELD + CONSISTENT_READ, UNSHARED + WRITE, UNSHARED + RESIZE };
 	static const off_t look[] = { UNSHARED + CONSISTENT_READ, HELD + WRITE, HELD + RESIZE };
 	unsigned count = force ? 1 : 3;
 	struct flock lock;
 
-	if (source->fd < 0)
-		return 0;
 	for (unsigned i = 0; i < count; i++) {
 		int r = lock_byte(source->fd, F_OFD_SETLK, F_RDLCK, take[i], &lock);
 
@@ -77,4 +75,14 @@ int vd_source_lock(const struct vd_source *source, bool force, struct vd_error *
 			       source->name);
 	}
 	return 0;
+}
+
+int vd_source_lock(struct vd_source *source, bool force, struct vd_error *err)
+{
+	int r;
+
+	if (source->fd < 0)
+		return 0;
+	r = locks_take(source, force, err);
+	return r < 0 ? r : vd_source_examine(source, err);
 }

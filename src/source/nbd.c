@@ -673,7 +673,7 @@ int vd_source_from_socket(int socket, const char *name, struct vd_source **out,
 	nbd->source.ops = &nbd_source_ops;
 	nbd->source.serial = vd_serial();
 	nbd->source.fd = socket;
-	nbd->source.dir_fd = nbd->socket = nbd->wake[0] = nbd->wake[1] = -1;
+	nbd->source.dir_fd = nbd->source.real_fd = nbd->socket = nbd->wake[0] = nbd->wake[1] = -1;
 	nbd->source.is_server = true;
 	nbd->status_bytes = STATUS_FIRST;
 	status_invent(&nbd->source.st);

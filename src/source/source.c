@@ -100,6 +100,9 @@ void vd_source_close(struct vd_source *source)
 	source->ops->close(source);
 	if (source->dir_fd >= 0)
 		close(source->dir_fd);
+	if (source->real_fd >= 0)
+		close(source->real_fd);
+	free(source->dir_text);
 	free(source->name);
 	free(source);
 }

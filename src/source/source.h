@@ -68,7 +68,14 @@ struct vd_source {
 	struct vd_identity identity; /* what else tells files apart; of a file only */
 	int fd; /* or -1. Of a server: its socket, until vd_source_begin() */
 	bool is_server; /* st says who runs this process, and when it was opened */
-	int dir_fd; /* O_PATH of the directory that names in this file are relative to, or -1 */
+	/*
+	 * Where the file was found, which disk/find.c fills in: names in it are looked up there.
+	 * dir_fd: O_PATH of the directory of the path that led to the file. real_fd: if that path
+	 * is a symbolic link, O_PATH of the directory that holds the file itself. -1: unknown, or
+	 * no link. dir_text: that path's directory as it was given, absolute; owned; or NULL.
+	 */
+	int dir_fd, real_fd;
+	char *dir_text;
 	bool dense; /* known to have no holes: extent() need not be asked */
 	unsigned number; /* whoever opened it in another process knows it by this (disk/broker.h) */
 };
@@ -79,6 +86,12 @@ struct vd_source {
  */
 int vd_source_from_fd(int fd, int dir_fd, const char *name, struct vd_source **out,
 		      struct vd_error *err);
+
+/*
+ * Read size, times and owner of a file anew, and whether it has holes. For vd_source_lock() alone:
+ * later a source does not change. 0 or -errno with a message.
+ */
+int vd_source_examine(struct vd_source *source, struct vd_error *err);
 
 /*
  * Load what a server takes (libnbd), now and not when it is first needed: later no file may be
@@ -153,7 +166,9 @@ void vd_source_close(struct vd_source *source);
  * Take QEMU's image locks on the source as a reader does, and look whether a writer holds it.
  * The locks live as long as the descriptor. `force` (-U): take less and look for less, as QEMU's
  * force-share does. A file system without such locks is fine.
+ * Size and times are read anew once the locks are held: a writer may have ended since the file was
+ * opened, and what it wrote belongs to the disk. So lock a source before anything of it is read.
  */
-int vd_source_lock(const struct vd_source *source, bool force, struct vd_error *err);
+int vd_source_lock(struct vd_source *source, bool force, struct vd_error *err);
 
 #endif

@@ -206,11 +206,20 @@ static int find_image(struct supervisor *supervisor, struct vd_error *err)
 			 vd_address_file_name(&address));
 		return 0;
 	}
-	if (!realpath(given, supervisor->image))
-		return vd_fail(err, errno, "%s: cannot open the image: %s", shown, strerror(errno));
+	if (!realpath(given, supervisor->image)) {
+		struct stat st;
+
+		/* The file of a descriptor may have no name any more. */
+		if (stat(given, &st) < 0 || strlen(given) >= sizeof(supervisor->image))
+			return vd_fail(err, errno, "%s: cannot open the image: %s", shown,
+				       strerror(errno));
+		strcpy(supervisor->image, given);
+	}
 	vd_escape(supervisor->image_shown, sizeof(supervisor->image_shown), supervisor->image,
 		  strlen(supervisor->image));
-	strcpy(supervisor->image_name, strrchr(supervisor->image, '/') + 1);
+	/* As it was given: /dev/VG/LV is a symbolic link to dm-7, a name that says nothing. */
+	snprintf(supervisor->image_name, sizeof(supervisor->image_name), "%s",
+		 strrchr(given, '/') ? strrchr(given, '/') + 1 : given);
 	return 0;
 }
 

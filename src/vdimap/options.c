@@ -368,6 +368,11 @@ int options_parse(int argc, char **argv, struct options *options, struct vd_erro
 	options->images[0] = argv[optind];
 	options->image_count = options->images[1] ? 2 : 1;
 	options->chains[1].backing = options->chains[0].backing;
+	memcpy(options->chains[1].search, options->chains[0].search,
+	       sizeof(options->chains[0].search));
+	options->chains[1].search_count = options->chains[0].search_count;
+	options->chains[1].any_parent = options->chains[0].any_parent;
+	options->chains[1].without_parent = options->chains[0].without_parent;
 	options->chains[1].force_share = options->chains[0].force_share;
 	options->chains[1].vhd_footer = options->chains[0].vhd_footer;
 	options->chains[1].ignore_checksums = options->chains[0].ignore_checksums;

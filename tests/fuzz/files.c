@@ -264,6 +264,7 @@ int fuzz_open(void *context, const struct vd_open_request *request, struct vd_so
 			.st = { .st_mode = S_IFREG | 0600, .st_ino = i + 1 },
 			.fd = -1,
 			.dir_fd = -1,
+			.real_fd = -1,
 		};
 		*out = &memory->source;
 		return 0;

@@ -157,10 +157,37 @@ locks() {
 	unmount mnt
 }
 
+# A link to the image: its names are looked up beside the link, then beside the file, and then a line says so.
+mounts_linked() {
+	rm elsewhere/middle.qcow2
+	# shellcheck disable=SC2086 # options are words
+	"$vdifs" $mode elsewhere/link.qcow2 mnt 2>said </dev/null || { not_ok "a link mounts$in" "$(cat said)"; return; }
+	like "a link: a line names the file beside the real image$in" "$(cat said)" \
+		"vdifs: .*elsewhere/link\.qcow2 is a symbolic link .*images/middle\.qcow2"
+	claim "a link: the disk has its name$in" cmp mnt/link.raw top.raw
+	unmount mnt
+	cp images/middle.qcow2 elsewhere/
+}
+
+# Logical volumes: links side by side to devices elsewhere, one named by the other.
+volumes() {
+	local one other
+	rm -rf vg && mkdir vg && truncate -s 8M one other
+	attach one one && attach other other || return
+	ln -s "$one" vg/base && ln -s "$other" vg/top
+	qemu-img create -q -f qcow2 "$work/vg/base" 4M
+	qemu-io -f qcow2 -c 'write -q -P 65 0 1M' "$work/vg/base"
+	qemu-img create -q -u -f qcow2 -b base -F qcow2 "$work/vg/top" 4M
+	qemu-io -f qcow2 -c 'write -q -P 66 2M 64k' "$work/vg/top"
+	qemu-img convert -O raw "$work/vg/top" volumes.raw
+	mounts_as "a chain of volumes" --backing=any vg/top top volumes.raw
+	refuse "a chain of volumes under same-dir$in" 'outside.*--backing=any' "$vdifs" vg/top mnt
+}
+
 # A link to the image, and a name that leads back into the mount.
 places() {
 	ln -sf ../images/top.qcow2 elsewhere/link.qcow2
-	mounts_as "a link: backing files are looked for beside the real image" '' elsewhere/link.qcow2 top top.raw
+	mounts_linked
 	mkdir -p inside && cp images/* inside/
 	mount_image '' inside/top.qcow2 inside || return
 	claim "mounted over its own folder$in" cmp inside/top.raw top.raw
@@ -174,6 +201,7 @@ all() {
 	by_hand
 	locks
 	places
+	volumes
 }
 
 make_chain

@@ -135,6 +135,7 @@ struct fake_source *fake_source_new(uint64_t size, uint64_t seed, unsigned hole_
 		.size = size,
 		.fd = -1,
 		.dir_fd = -1,
+		.real_fd = -1,
 		.dense = hole_bits == 0,
 	};
 	assert_non_null(fake->source.name);

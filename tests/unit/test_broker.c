@@ -20,11 +20,11 @@
 
 /* The packet of a question, as broker.c has it; a test below notices when they differ. */
 struct question {
-	uint32_t role, base;
-	char name[4096];
+	uint32_t role, base, is_candidate;
+	char name[4096], directory[4096];
 };
 
-enum { IMAGE, BACKING, DATA };
+enum { IMAGE, BACKING, DATA, LIST };
 
 struct fixture {
 	char *folder;
@@ -138,7 +138,7 @@ static void test_refusals_come_through(void **state)
 	assert_int_equal(ask(f, "backing file", "none", disk, &other, &err), -ENOENT);
 	assert_non_null(strstr(err.text, "cannot open backing file 'none'"));
 	assert_int_equal(ask(f, "backing file", "secret", disk, &other, &err), -EXDEV);
-	assert_non_null(strstr(err.text, "--backing=any"));
+	assert_non_null(strstr(err.text, "outside the image's directory"));
 	assert_int_equal(ask(f, "data file", "json:{}", disk, &other, &err), -EINVAL);
 	vd_source_close(disk);
 	end(f, 0);
@@ -211,7 +211,7 @@ static void test_image_that_a_file_names(void **state)
 
 static void test_role_that_is_none(void **state)
 {
-	struct question lie = { .role = 3, .name = "base" };
+	struct question lie = { .role = 4, .name = "base" };
 
 	send_raw(*state, &lie, sizeof(lie));
 	end(*state, -EPROTO);
@@ -250,9 +250,49 @@ static void test_files_are_counted(void **state)
 		opened += r == 0;
 		asked++;
 	} while (r == 0 || r == -EMFILE);
-	assert_int_equal(opened, 512);
-	assert_int_equal(asked, 2048 + 1);
+	assert_int_equal(opened, 5 * 256);
+	assert_int_equal(asked, 65536 + 1);
 	end(f, -EPROTO);
+}
+
+/* A directory is listed and looked through only if the user named it. */
+static void test_search_is_by_hand(void **state)
+{
+	struct fixture *f = *state;
+	struct vd_opener opener = vd_broker_opener(&f->sockets[1]);
+	struct vd_source *disk, *other;
+	struct vd_error err = { "" };
+	char images[512], names[VD_LIST_BYTES];
+	struct vd_open_request request = { .role = "backing file", .name = "base" };
+
+	strcpy(images, in_folder(f->folder, "images"));
+	request.directory = images;
+	assert_int_equal(ask(f, "image", f->image, NULL, &disk, &err), 0);
+	request.base = disk;
+	assert_int_equal(opener.list(opener.context, images, "", names, &err), -EACCES);
+	assert_int_equal(opener.open(opener.context, &request, &other, &err), -EACCES);
+	f->options.search[0] = images;
+	f->options.search_count = 1;
+	assert_int_equal(opener.list(opener.context, images, "base", names, &err),
+			 sizeof("disk") + sizeof("secret"));
+	assert_memory_equal(names, "disk\0secret", sizeof("disk") + sizeof("secret"));
+	request.is_candidate = true; /* it can name no other file */
+	assert_int_equal(opener.open(opener.context, &request, &other, &err), 0);
+	assert_int_equal(other->number, UINT32_MAX);
+	vd_source_close(other);
+	request.name = "secret";
+	assert_int_equal(opener.open(opener.context, &request, &other, &err), -EXDEV);
+	vd_source_close(disk);
+	end(f, 0);
+}
+
+static void test_directory_without_end(void **state)
+{
+	struct question lie = { .role = LIST };
+
+	memset(lie.directory, 'a', sizeof(lie.directory));
+	send_raw(*state, &lie, sizeof(lie));
+	end(*state, -EPROTO);
 }
 
 static void test_nobody_answers(void **state)
@@ -285,6 +325,8 @@ int main(void)
 		BROKER_TEST(test_name_without_end),
 		BROKER_TEST(test_packet_too_short),
 		BROKER_TEST(test_files_are_counted),
+		BROKER_TEST(test_search_is_by_hand),
+		BROKER_TEST(test_directory_without_end),
 		BROKER_TEST(test_nobody_answers),
 	};
 

@@ -259,6 +259,7 @@ static struct failing_source *failing_source(const struct image *image, uint64_t
 		.size = image->count,
 		.fd = -1,
 		.dir_fd = -1,
+		.real_fd = -1,
 	};
 	failing->image = image;
 	failing->from = from;

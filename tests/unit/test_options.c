@@ -143,7 +143,7 @@ static void each_row_with_a_value_needs_it(void **state)
 			set(row->name, NULL, -EINVAL);
 		rows++;
 	}
-	assert_int_equal(rows, 10);
+	assert_int_equal(rows, 13);
 }
 
 static void a_footer_is_at_the_end_or_the_start(void **state)
@@ -200,7 +200,26 @@ static void lists_hold_a_whole_chain_and_no_more(void **state)
 	assert_int_equal(vd_chain_option_set(&options, "backing-format", "raw", &err), -EINVAL);
 	assert_int_equal(options.backing_file_count, VD_LAYERS_MAX - 1);
 	assert_int_equal(options.backing_format_count, VD_LAYERS_MAX - 1);
-	assert_non_null(strstr(err.text, "32 layers"));
+	assert_non_null(strstr(err.text, "256 layers"));
+	for (unsigned i = 0; i < VD_SEARCH_MAX; i++)
+		assert_int_equal(vd_chain_option_set(&options, "search", "a", &err), 0);
+	assert_int_equal(vd_chain_option_set(&options, "search", "a", &err), -EINVAL);
+}
+
+static void a_backing_file_may_have_a_name(void **state)
+{
+	struct vd_chain_options options = { .format = NULL };
+	struct vd_error err = { "" };
+
+	(void)state;
+	assert_int_equal(vd_chain_option_set(&options, "backing-file", "a=b", &err), 0);
+	assert_int_equal(vd_chain_option_set(&options, "backing-file", "=c=d", &err), 0);
+	assert_int_equal(vd_chain_option_set(&options, "backing-file", "a=", &err), -EINVAL);
+	assert_int_equal(vd_chain_option_set(&options, "backing-file", "=", &err), -EINVAL);
+	assert_int_equal(options.renamed_count, 1);
+	assert_string_equal(options.renamed[0], "a=b");
+	assert_int_equal(options.backing_file_count, 1);
+	assert_string_equal(options.backing_files[0], "c=d");
 }
 
 int main(void)
@@ -219,6 +238,7 @@ int main(void)
 		cmocka_unit_test(other_names_are_left_to_the_caller),
 		cmocka_unit_test(lists_keep_their_order),
 		cmocka_unit_test(lists_hold_a_whole_chain_and_no_more),
+		cmocka_unit_test(a_backing_file_may_have_a_name),
 	};
 
 	return cmocka_run_group_tests_name("options", tests, NULL, NULL);

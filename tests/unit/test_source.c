@@ -540,6 +540,22 @@ static void a_reader_takes_the_locks_that_keep_writers_away(void **state)
 	vd_source_close(source);
 }
 
+/* A writer that ends between the open and the lock has changed size and times. */
+static void a_locked_source_has_the_size_of_now(void **state)
+{
+	const char *path = plain_file(*state, "file", 10);
+	struct vd_source *source = file_source(path);
+	struct vd_error err = { "" };
+
+	assert_int_equal(source->size, 10);
+	plain_file(*state, "file", 5000);
+	assert_int_equal(vd_source_lock(source, false, &err), 0);
+	assert_int_equal(source->size, 5000);
+	assert_int_equal(source->st.st_size, 5000);
+	check_contents(source, 0, 5000);
+	vd_source_close(source);
+}
+
 static void readers_do_not_disturb_each_other(void **state)
 {
 	const char *path = plain_file(*state, "file", 10);
@@ -649,6 +665,7 @@ int main(void)
 		cmocka_unit_test(block_devices_are_the_same_by_their_number),
 		cmocka_unit_test(closing_nothing_is_fine),
 		IN_FOLDER(a_reader_takes_the_locks_that_keep_writers_away),
+		IN_FOLDER(a_locked_source_has_the_size_of_now),
 		IN_FOLDER(readers_do_not_disturb_each_other),
 		IN_FOLDER(a_writer_is_seen_and_its_locks_respected),
 		IN_FOLDER(a_foreign_write_lock_on_our_bytes_is_seen),
