@@ -358,7 +358,7 @@ static int unit_decode(const struct vd_image *image, const struct vd_run *run, v
 	memset(in + here, 0, bytes - here); /* a file may end inside the last sector */
 	r = vd_source_read(run->from, in, here, run->where);
 	if (r < 0) {
-		vd_log_once(image->corrupt, run->where,
+		vd_log_once(vd_image_log(image), run->where,
 			    "%s: cannot read the compressed cluster of %zu bytes at byte %" PRIu64
 			    " of the file: %s",
 			    image->source->name, here, run->where,
@@ -369,7 +369,7 @@ static int unit_decode(const struct vd_image *image, const struct vd_run *run, v
 	r = q->zstd ? vd_unzstd(scratch, in, bytes, unit, (size_t)run->length)
 		    : vd_inflate(scratch, in, bytes, unit, (size_t)run->length);
 	if (r == -EIO)
-		vd_log_once(image->corrupt, run->where,
+		vd_log_once(vd_image_log(image), run->where,
 			    "%s: the compressed cluster at byte 0x%" PRIx64
 			    " of the file (disk offset %" PRIu64
 			    ") cannot be decompressed to %" PRIu64 " bytes; it reads as an error",
