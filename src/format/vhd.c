@@ -9,7 +9,6 @@
  * The block allocation table (BAT) gives the first sector of each block: a sector bitmap, rounded
  * up to whole sectors, then the data. A clear bit (most significant bit first) means zeros in a
  * dynamic image (ZERO, nothing lies below it) and "see the parent" in a differencing one (ABSENT).
- *
  * Threads: everything is set in open() and only read afterwards.
  */
 #include "config.h"

@@ -35,12 +35,12 @@ missing_documents() {
 	done
 }
 
-# Each program with what belongs to it, all of it in one package and no file in two.
+# Each program with what belongs to it, all of it in one package and no file in two. The schema is of both.
 debian_files() {
 	sed 's|^|/|; s|/vendor-completions/|/site-functions/|' debian/*.install | sort >"$work/debian"
 	diff "$work/debian" "$work/installed"
 	for program in vdifs vdimap; do
-		grep -vE "[/_]$program(\.|-[a-z.-]*|\$|\$)" "debian/$program.install"
+		grep -vE "^usr/share/vdifs/|[/_]$program(\.|-[a-z.-]*|\$|\$)" "debian/$program.install"
 	done
 }
 
