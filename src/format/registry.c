@@ -174,11 +174,12 @@ int vd_image_open(struct vd_source *source, const struct vd_format *format,
 	image->budget = options->budget;
 	image->corrupt = malloc(sizeof(*image->corrupt));
 	image->changed = malloc(sizeof(*image->changed));
+	if (image->corrupt) /* first: closing the image uses it, also if the other one is missing */
+		*image->corrupt = (struct vd_log_once)VD_LOG_ONCE_INIT;
 	if (!image->corrupt || !image->changed) {
 		vd_fail(err, ENOMEM, "out of memory");
 		goto fail;
 	}
-	*image->corrupt = (struct vd_log_once)VD_LOG_ONCE_INIT;
 	*image->changed = (struct vd_log_once)VD_LOG_ONCE_INIT;
 	image->format = format;
 	r = format->open(image, options, err);
