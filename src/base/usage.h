@@ -9,7 +9,7 @@
 
 struct option;
 
-/* Looks for the word that somebody may have meant. Start with VD_NEAREST_TO(word). */
+/* Looks for the word that the user may have meant. Start with VD_NEAREST_TO(word). */
 struct vd_nearest {
 	const char *typed;
 	const char *found; /* NULL: nothing is near enough */

@@ -20,7 +20,7 @@ struct chain {
 	struct vd_disk *disk;
 	struct vd_parent parents[VD_LAYERS_MAX]; /* what the layers name: parents[i] is layer i's */
 	bool used[VD_LAYERS_MAX]; /* options->renamed[i] has replaced a name */
-	struct candidate *candidates; /* those of all directories; NULL: nobody has looked */
+	struct candidate *candidates; /* those of all directories; NULL: no search yet */
 	unsigned candidate_count;
 };
 

@@ -183,7 +183,7 @@ static int parent_try(struct chain *chain, const struct vd_open_request *request
 			     "; name the right one with %s, or take this one with --any-parent",
 			     option);
 	else if (r == -ESTALE)
-		vd_error_add(err, "; --any-parent takes it all the same");
+		vd_error_add(err, "; --any-parent accepts it");
 	return r;
 }
 

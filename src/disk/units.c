@@ -4,7 +4,7 @@
  *
  * A unit is WANTED (in the queue), BUSY (somebody decodes it), READY, or FAILED. It is in the
  * table in all states but FAILED; a failed one is remembered without its bytes for a second, then it
- * is tried again by the next reader. A unit is in the idle list when it is READY and nobody uses it.
+ * is tried again by the next reader. A unit is in the idle list when it is READY and has no user.
  * The threads start with the first question, since a mount of a plain image never needs them.
  */
 #include "config.h"

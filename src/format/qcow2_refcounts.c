@@ -94,7 +94,7 @@ bool qcow2_is_preallocated(const struct vd_image *image)
 	    q->refcount_host % q->cluster_bytes != 0)
 		return false;
 	/*
-	 * No more blocks than the file really holds. Hostile ones are all the same, or in holes, and
+	 * No more blocks than the file really holds. Hostile ones are all equal, or in holes, and
 	 * the size of the file is only a claim. BLOCKS_SPARE: parts of a large block may be a hole.
 	 */
 	for (uint64_t i = 0; i < table_bytes / 8 && i * per_block < clusters && used < enough;

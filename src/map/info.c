@@ -2,8 +2,8 @@
 /*
  * The object is built in memory with jansson, which only this file knows.
  *
- * jansson fails only if there is no memory. Members are set without a look at the result: whoever
- * sets one notes a failure in `bad`, and the object is given up at the end.
+ * jansson fails only if there is no memory. Members are set without a check of the result: the
+ * setter notes a failure in `bad`, and the object is dropped at the end.
  *
  * A string of JSON is Unicode, and names of files, snapshots and bitmaps are bytes. A name that is
  * not UTF-8 has U+FFFD for each byte that is wrong, and the member beside it whose name ends in

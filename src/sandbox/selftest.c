@@ -94,7 +94,7 @@ static long try_sendmsg(void)
 	return -1;
 }
 
-/* Signals for whoever reads from the terminal, and reads that fail there. */
+/* Signals for a process that reads from the terminal, and reads that fail there. */
 static long try_flags(void)
 {
 	return fcntl(STDERR_FILENO, F_SETFL, O_RDWR | O_ASYNC | O_NONBLOCK);

@@ -2,7 +2,7 @@
 /*
  * The command runs in the process group of vdifs: what a terminal sends reaches it without us, and is
  * not passed on a second time. The supervisor is in a session of its own and hears nothing of that. If
- * this process is killed, the pipe to the supervisor closes all the same.
+ * this process is killed, the pipe to the supervisor closes anyway.
  */
 #include "config.h"
 

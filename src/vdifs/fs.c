@@ -169,7 +169,7 @@ static void fs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	const struct vdifs_tree *tree = &fs_of(req)->tree;
 	int place;
 
-	if (parent - FUSE_ROOT_ID >= tree->count) { /* out of a file handle that somebody made up */
+	if (parent - FUSE_ROOT_ID >= tree->count) { /* from a file handle that is made up */
 		fuse_reply_err(req, ESTALE);
 		return;
 	}

@@ -18,7 +18,7 @@
 
 #include "vdifs/lifeline.h"
 
-/* Connections that nobody accepts, and whose makers may be gone. */
+/* Connections that are not accepted, and whose makers may have ended. */
 #define BACKLOG 4096
 
 /* The address of the name's number-th form. Its length. */

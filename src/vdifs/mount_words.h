@@ -30,12 +30,12 @@ struct vdifs_word_list {
 void vdifs_word_note(struct vdifs_word_list *list, const char *name);
 
 /*
- * mount(8) says "rw" unless somebody says "ro", and always dev or nodev, suid or nosuid. In another
- * list "rw" is what somebody wants. 0, or -EINVAL with a message.
+ * mount(8) passes "rw" unless the user gives "ro", and always dev or nodev, suid or nosuid. In another
+ * list "rw" is a wish of the user. 0, or -EINVAL with a message.
  */
 int vdifs_word_list_check(const struct vdifs_word_list *list, struct vd_error *err);
 
-/* Consider all words for what somebody may have meant. */
+/* Consider all words for the one that the user may have meant. */
 void vdifs_word_nearest(struct vd_nearest *nearest);
 
 #endif

@@ -169,7 +169,7 @@ static int mount_fail(struct vd_error *err, int r, const char *path)
 }
 
 /*
- * The server gets the descriptor before the mount can be seen: one that nobody answers would be left
+ * The server gets the descriptor before the mount can be seen: a mount without a server would be left
  * behind if we were killed in between.
  */
 int vdifs_mount_directly(const struct vdifs_place *place, const struct vdifs_options *options,

@@ -2,7 +2,7 @@
 /*
  * mount(2) and its successors where we may, fusermount3 where we may not.
  *
- * The place is looked up once, and what was found is held by a descriptor: whoever owns a directory
+ * The place is looked up once, and what was found is held by a descriptor: the owner of a directory
  * above it may exchange it for a link to anything of root's at any moment. The mount then lies on what
  * was examined. Until it answers it is held by a descriptor, too, and asked and removed through that.
  * Later it cannot be held, or umount(8) would find it in use; then it is found by its device number and

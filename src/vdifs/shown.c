@@ -106,7 +106,7 @@ void vdifs_shown_permit(struct vdifs_shown *shown, const struct stat *image, boo
 		if (layer->data)
 			shown->mode &= readers_of(&layer->data->st, image);
 	}
-	/* An access control list may let the user read what the mode does not. Nobody else gets in. */
+	/* An access control list may let the user read what the mode does not. No other user gets in. */
 	if (!for_others)
 		shown->mode |= maker;
 	shown->mode |= image->st_mode & (S_IWUSR | S_IWGRP | S_IWOTH);

@@ -249,7 +249,7 @@ static void say_done(struct supervisor *supervisor)
 {
 	supervisor->stopping = true;
 	if (supervisor->ready_fd >= 0 && write(supervisor->ready_fd, "r", 1) != 1)
-		vd_log(LOG_WARNING, "nobody waits for the mount");
+		vd_log(LOG_WARNING, "the command that started the mount has ended");
 }
 
 /* 0; NOTHING_TO_DO; -errno with a message. */

@@ -20,7 +20,7 @@
 #include "vdifs/probe.h"
 #include "vdifs/unmount.h"
 
-/* After so long somebody at a terminal wants to know what is waited for. */
+/* After so long a user at a terminal wants to know why the command waits. */
 #define PATIENCE_MS 5000
 /* A dead mount says so at once. */
 #define DEAD_MS 1000
