@@ -106,9 +106,12 @@ void vdifs_shown_permit(struct vdifs_shown *shown, const struct stat *image, boo
 		if (layer->data)
 			shown->mode &= readers_of(&layer->data->st, image);
 	}
-	/* An access control list may let the user read what the mode does not. No other user gets in. */
+	/*
+	 * An access control list may let the user read what the mode does not. No other user gets in.
+	 * Root reads in any case, so that copies which root makes get no wider mode than the image has.
+	 */
 	if (!for_others)
-		shown->mode |= maker;
+		shown->mode |= getuid() == 0 ? image->st_mode & maker : maker;
 	shown->mode |= image->st_mode & (S_IWUSR | S_IWGRP | S_IWOTH);
 }
 

@@ -47,7 +47,7 @@ names() {
 
 	ln -s ../tail.qcow2 mnt.link && mkdir sub && mv mnt.link sub/alias.qcow2
 	mount_image '' sub/alias.qcow2 mnt
-	is "a symbolic link shows the real file's name" "$(ls mnt)" "tail.intervals.json"$'\n'"tail.raw"
+	is "a symbolic link shows its own name" "$(ls mnt)" "alias.intervals.json"$'\n'"alias.raw"
 	unmount mnt
 }
 
@@ -92,7 +92,7 @@ disk_claims() {
 import errno, fcntl, mmap, os, stat, sys
 from claims import claim, fails, same, walk
 disk, size, mode, raw = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
-direct = 'direct' in mode
+direct = '--direct' in mode
 K = 1024
 st = os.stat(disk)
 same('size' + mode, st.st_size, size)

@@ -114,17 +114,17 @@ signals() {
 	wait_for 10 no_processes
 }
 
-# What the command leaves behind, and what is lost under it.
+# What the command leaves behind, and what is lost under it. The disk is opened before the command can end.
 troubles() {
 	local began=$SECONDS
-	timeout 30 "$vdifs" $mode disk.qcow2 mnt -- sh -c 'sleep 60 <mnt/disk.raw >/dev/null 2>&1 & echo $! >sleeper' >out 2>err </dev/null
+	timeout 30 "$vdifs" $mode disk.qcow2 mnt -- sh -c 'exec 5<mnt/disk.raw; sleep 60 <&5 >/dev/null 2>&1 & echo $! >sleeper' >out 2>err </dev/null
 	is "a process that keeps the disk open makes it fail$in" "$? $(wc -l <err)" '1 1'
 	like "and is told of$in" "$(cat err)" 'vdifs: .*/mnt: .*busy; the command has ended: .*'
 	claim "but is not waited for$in" test $((SECONDS - began)) -lt 20
 	nothing_left "a process that keeps the disk open"
 	claim "the image is free$in" is_free
 	kill "$(<sleeper)"
-	timeout 20 "$vdifs" $mode disk.qcow2 mnt -- sh -c 'sleep 0.3 <mnt/disk.raw >/dev/null 2>&1 &' 2>err
+	timeout 20 "$vdifs" $mode disk.qcow2 mnt -- sh -c 'exec 5<mnt/disk.raw; sleep 0.3 <&5 >/dev/null 2>&1 &' 2>err
 	is "one that closes it in a moment does not$in" "$? $(cat err)" '0 '
 	nothing_left "one that closes it in a moment"
 
