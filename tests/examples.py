@@ -127,7 +127,7 @@ class Bench:
         self.run('cp fresh/* .')  # an example may have overwritten one
 
     def make_ready(self, command):
-        if command.startswith(('vdifs ', 'vdimap ')):
+        if command.startswith(('vdifs ', 'vdimap ')) and not command.startswith('vdifs --unmount '):
             self.begin_anew()
         elif '/mnt/x' in command and not self.is_mounted('x'):
             self.run('vdifs disk.qcow2 x')
@@ -137,7 +137,9 @@ class Bench:
         status, text = self.run(self.here(command))
         wanted = 1 if command.startswith('cmp ') else 0  # "had and has no more": they differ
         self.tap.ok(status == wanted, '%s: %s' % (where, ' '.join(command.split())), 'status %d\n%s' % (status, text))
-        if command.startswith('vdifs '):
+        if command.startswith('vdifs --unmount ') or ' -- ' in command.replace('\\-', '-'):
+            self.tap.ok(not self.is_mounted('x'), '%s: nothing is mounted afterwards' % where)
+        elif command.startswith('vdifs '):
             place = command.split()[-1].replace('/mnt/x', 'x')
             self.tap.ok(self.is_mounted(place), '%s: it is mounted there' % where)
 

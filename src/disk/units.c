@@ -3,8 +3,8 @@
  * One mutex over a hash table, a queue of what is wanted and a list of what may be dropped.
  *
  * A unit is WANTED (in the queue), BUSY (somebody decodes it), READY, or FAILED. It is in the
- * table in all states but FAILED; a failed one is remembered without its bytes for a second, then it
- * is tried again by the next reader. A unit is in the idle list when it is READY and has no user.
+ * table in all states but FAILED; a damaged one is remembered without its bytes for a second, then
+ * the next reader tries it again. A unit is in the idle list when it is READY and has no user.
  * The threads start with the first question, since a mount of a plain image never needs them.
  */
 #include "config.h"
@@ -45,7 +45,6 @@ TAILQ_HEAD(unit_list, vd_unit);
 struct failure {
 	uint64_t image; /* serial number; 0: none */
 	uint64_t virt;
-	int error;
 	struct timespec time;
 };
 
@@ -157,12 +156,11 @@ static void failure_keep(struct vd_units *units, const struct vd_unit *unit)
 	*failure = (struct failure){
 		.image = unit->image->serial,
 		.virt = unit->run.start,
-		.error = unit->error,
 	};
 	clock_gettime(CLOCK_MONOTONIC, &failure->time);
 }
 
-/* What the unit has failed with a moment ago, or 0. The lock is held. */
+/* -EIO if the unit was found to be damaged a moment ago, else 0. The lock is held. */
 static int failure_find(const struct vd_units *units, const struct vd_image *image, uint64_t virt)
 {
 	struct timespec now;
@@ -174,7 +172,7 @@ static int failure_find(const struct vd_units *units, const struct vd_image *ima
 			continue;
 		clock_gettime(CLOCK_MONOTONIC, &now);
 		if (now.tv_sec - failure->time.tv_sec <= FAILURE_SECONDS)
-			return failure->error;
+			return -EIO;
 	}
 	return 0;
 }
@@ -188,10 +186,10 @@ static void unit_decode(struct vd_units *units, struct vd_unit *unit, struct vd_
 	r = unit->image->format->decode(unit->image, &unit->run, unit->bytes, scratch);
 	pthread_mutex_lock(&units->lock);
 	unit->state = r < 0 ? FAILED : READY;
-	unit->error = r;
+	unit->error = r == -EBADMSG ? -EIO : r;
 	if (r < 0)
 		LIST_REMOVE(unit, bucket_link);
-	if (r < 0 && r != -ENOMEM)
+	if (r == -EBADMSG) /* only damage: a read that failed may work the next time */
 		failure_keep(units, unit);
 	pthread_cond_broadcast(&units->done);
 }

@@ -29,10 +29,10 @@ void vd_units_free(struct vd_units *units);
 void vd_units_ask(struct vd_units *units, const struct vd_image *image, const struct vd_run *run);
 
 /*
- * Get the run->length decoded bytes of a CODED run; they stay until vd_units_put(). 0, or what
- * the driver's decode() returned, or -ENOMEM. What decode() returned is returned again for a second or two,
- * without decoding: a reader that goes through a damaged unit in small steps would otherwise have it
- * decoded for each of them.
+ * Get the run->length decoded bytes of a CODED run; they stay until vd_units_put(). 0,
+ * -EIO for damage, or what else the driver's decode() returned, or -ENOMEM. Damage is returned again
+ * for a second or two without decoding: a reader that goes through a damaged unit in small steps
+ * would otherwise have it decoded for each of them. A read that failed is tried again each time.
  */
 int vd_units_get(struct vd_units *units, const struct vd_image *image, const struct vd_run *run,
 		 struct vd_scratch *scratch, struct vd_unit **unit, const uint8_t **bytes);

@@ -203,8 +203,8 @@ struct vd_format {
 
 	/*
 	 * Expand the unit of a whole CODED run, as map() gave it, to run->length bytes at `unit`.
-	 * NULL if map() makes none. A damaged stream is -EIO and one logged line, a failed read
-	 * its errno and one logged line.
+	 * NULL if map() makes none. A damaged stream is -EBADMSG and one logged line: it will be
+	 * damaged the next time, too. A failed read is its errno and one logged line.
 	 */
 	int (*decode)(const struct vd_image *image, const struct vd_run *run, void *unit,
 		      struct vd_scratch *scratch);

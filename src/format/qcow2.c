@@ -372,13 +372,15 @@ static int unit_decode(const struct vd_image *image, const struct vd_run *run, v
 	}
 	r = q->zstd ? vd_unzstd(scratch, in, here, unit, (size_t)run->length)
 		    : vd_inflate(scratch, in, here, unit, (size_t)run->length);
-	if (r == -EIO)
+	if (r == -EIO) {
+		r = -EBADMSG;
 		vd_log_once(image->corrupt, run->where,
 			    "%s: the compressed cluster at byte 0x%" PRIx64
 			    " of the file (disk offset %" PRIu64
 			    ") cannot be decompressed to %" PRIu64 " bytes%s; it reads as an error",
 			    image->source->name, run->where, run->start, run->length,
 			    here < bytes ? " (the file ends inside it)" : "");
+	}
 	return r;
 }
 

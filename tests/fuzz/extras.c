@@ -41,6 +41,7 @@ static void check_entries(const struct vd_disk *disk)
 		at += entry.length;
 	}
 	CHECK(r != 0 || at == disk->size);
+	vd_entries_clear(entries);
 	free(entries);
 }
 

@@ -72,6 +72,7 @@ def reader(at):
     pid = os.fork()
     if pid == 0:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         try:
             os._exit(os.pread(fd, 65536, at) != wanted[at:at + 65536])
         except OSError:

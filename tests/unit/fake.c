@@ -241,7 +241,7 @@ static int fake_decode(const struct vd_image *image, const struct vd_run *run, v
 		    run->length == span->length);
 	memset(unit, 0xee, (size_t)run->length / 2);
 	if (span->is_damaged)
-		return -EIO;
+		return -EBADMSG;
 	for (uint64_t i = 0; i < run->length; i++)
 		to[i] = coded_byte(layer, span->start, i);
 	return 0;
