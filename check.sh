@@ -113,7 +113,7 @@ run_tests() { # run_tests DIR MAKE-ARGUMENT...
 	dir=$1
 	shift
 	# shellcheck disable=SC2046 # a list of words
-	set -- "$(make -s -C "$dir" list-logs "$@" | wc -w)" "$@"
+	set -- "$(make -s --no-print-directory -C "$dir" list-logs "$@" | wc -w)" "$@"
 	headline "$dir: testing"
 	find "$dir" -name '*.trs' -delete
 	rm -f "$dir/check.end"
@@ -242,7 +242,7 @@ describe_system() {
 
 # What depends most on the system: kernel interfaces through its libraries, and its qemu-img.
 short_tests() {
-	make -s -C build list-unit-tests
+	make -s --no-print-directory -C build list-unit-tests
 	echo tests/recipes.py tests/oracle.py tests/vdimap.py tests/changes.py
 	for name in basic attr copy snapshots qcow2view sandbox; do
 		echo "tests/mount/$name.sh"

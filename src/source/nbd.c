@@ -621,7 +621,7 @@ static int nbd_source_begin(struct vd_source *source, const struct vd_patience *
 	if (r < 0)
 		return r;
 	if (vd_holes_new(&nbd->holes) < 0 ||
-	    vd_ahead_new(vd_min(AHEAD_BYTES, nbd->most), source->size, begin_transfer, nbd,
+	    vd_ahead_new((size_t)vd_min(AHEAD_BYTES, nbd->most), source->size, begin_transfer, nbd,
 			 &nbd->ahead) < 0)
 		return vd_fail(err, ENOMEM, "out of memory");
 	sigfillset(&all); /* signals are for the thread that waits for them */

@@ -420,7 +420,7 @@ static void fs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
 	const struct vdifs_node *node = node_of(fs, ino);
 	struct vd_interrupt interrupt = interrupt_of(req);
 	struct vdifs_read read = {
-		.worker = vdifs_worker_get(fs->workers, vd_max(size, 1)),
+		.worker = vdifs_worker_get(fs->workers, (size_t)vd_max(size, 1)),
 		.bytes = size,
 		.at = (uint64_t)offset,
 		.can_splice = fs->can_splice,

@@ -32,7 +32,7 @@
 static int fail(const struct vd_error *err, enum vd_exit status)
 {
 	vd_log(LOG_ERR, "%s", err->text);
-	return status;
+	return (int)status;
 }
 
 /* In the parent: wait for the byte that says "ready". */

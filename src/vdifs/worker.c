@@ -109,7 +109,7 @@ struct vdifs_worker *vdifs_worker_get(pthread_key_t key, size_t bytes)
 	if (worker->bytes < bytes) {
 		free(worker->buffer);
 		worker->buffer =
-			aligned_alloc(PAGE_BYTES, vd_div_up(bytes, PAGE_BYTES) * PAGE_BYTES);
+			aligned_alloc(PAGE_BYTES, (size_t)vd_div_up(bytes, PAGE_BYTES) * PAGE_BYTES);
 		worker->bytes = worker->buffer ? bytes : 0;
 	}
 	return worker->buffer ? worker : NULL;

@@ -164,10 +164,13 @@ static void neighbours_become_one_pair(void **state)
 
 static void the_tail_names_what_cannot_be_read(void **state)
 {
-	static const char *const wanted[] = { "]}", "],\"exact\":false}",
-					      "],\"unreadable\":[[3,4],[7,7]]}",
-					      "],\"exact\":false,\"unreadable\":[[3,4],[7,7]],"
-					      "\"unreadable-exact\":false}" };
+	static const char *const wanted[] = {
+		"]}",
+		"],\"exact\":false}",
+		"],\"unreadable\":[[3,4],[7,7]]}",
+		("],\"exact\":false,\"unreadable\":[[3,4],[7,7]],"
+		 "\"unreadable-exact\":false}"),
+	};
 	static const struct vd_pair pairs[] = { { 3, 4 }, { 7, 7 } };
 
 	(void)state;

@@ -441,7 +441,7 @@ static void a_walk_that_differs_gives_no_wrong_bytes(void **state)
 		setup_make(&setup, fake_disk_new(&image, 1, 9), NOTHING);
 		bad = moody_reads(&setup, source, 20, &good);
 		assert_true(bad > 100);
-		assert_true(good > 100); /* the header */
+		assert_true(good >= 20 * 40 / 8); /* the reads of the header, one of eight */
 		atomic_store(&source->mood, i / 2);
 		pieces_check(&setup, &dice, 300);
 		setup_free(&setup);
