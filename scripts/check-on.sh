@@ -59,7 +59,7 @@ configure_apt() {
 	{
 		echo 'APT::Install-Recommends "false";'
 		echo 'Acquire::Check-Valid-Until "false";' # a mirror may be a snapshot
-		apt-config dump | grep -iE '^Acquire::.*proxy'
+		apt-config dump | sed -n '/^Acquire::.*proxy/Ip' # if any
 	} >"$dir.new/etc/apt/apt.conf.d/90check-on"
 }
 

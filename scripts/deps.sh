@@ -168,6 +168,8 @@ build() (
 		quietly make clean || exit
 		rm -f config.status
 	fi
-	[ -x config.status ] && [ -f Makefile ] || quietly ../configure "$@" || exit
+	# libtool and configure are three times as fast in dash, where that is /bin/sh, as in bash.
+	[ -x config.status ] && [ -f Makefile ] ||
+		quietly env CONFIG_SHELL=/bin/sh /bin/sh ../configure "$@" || exit
 	quietly make -j2
 )

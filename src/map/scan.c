@@ -22,8 +22,8 @@
  * virtual machine costs as much as some thousands of clusters.
  */
 #define SECTION_CLUSTERS 65536
-/* So that the hole of an enormous disk takes no time. */
-#define SECTIONS_MAX 65536
+/* So that the hole of an enormous disk takes little time: each section is handed over. */
+#define SECTIONS_MAX 8192
 #define BUFFER_PIECES 65536
 /* Walk so far at most before showing it: each step may be a read of slow metadata. */
 #define STEPS_PER_BATCH 8192

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-from claims import claim, same, walk
+from claims import PATIENCE, claim, same, walk
 from faults import Faults, processes
 
 SEED = os.environ.get('VD_SEED', '1')
@@ -102,11 +102,12 @@ class Mounts:
         return wrong
 
     def gone(self):
-        for _ in range(500):
-            if not processes(self.vdifs, 'mnt'):
-                return True
+        deadline = time.monotonic() + 5 * PATIENCE
+        while processes(self.vdifs, 'mnt'):
+            if time.monotonic() > deadline:
+                return False
             time.sleep(0.01)
-        return False
+        return True
 
 
 def main(vdifs, name, step, json):
