@@ -149,7 +149,14 @@ int vd_disk_map(const struct vd_disk *disk, uint64_t virt, uint64_t want, struct
 static int read_raw(const struct vd_extent *extent, void *buffer)
 {
 	const struct vd_run *run = &extent->run;
-	int r = vd_source_read(run->from, buffer, (size_t)extent->length, run->where);
+	int r;
+
+	/* Reading a hole fills the page cache with zeros. */
+	if (vd_source_is_hole(run->from, run->where, extent->length)) {
+		memset(buffer, 0, (size_t)extent->length);
+		return 0;
+	}
+	r = vd_source_read(run->from, buffer, (size_t)extent->length, run->where);
 
 	if (r < 0)
 		vd_log_once(vd_image_log(extent->image), run->where,
@@ -249,7 +256,7 @@ bool vd_disk_find_raw(const struct vd_disk *disk, uint64_t virt, size_t bytes,
 	struct vd_extent extent;
 
 	if (vd_disk_map(disk, virt, bytes, &extent, 1) != 1 || extent.run.kind != VD_RAW ||
-	    extent.length != bytes)
+	    extent.length != bytes || vd_source_is_hole(extent.run.from, extent.run.where, bytes))
 		return false;
 	*from = extent.run.from;
 	*where = extent.run.where;

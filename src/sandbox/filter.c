@@ -16,6 +16,8 @@
 #ifdef HAVE_SECCOMP
 
 #include <fcntl.h>
+#include <linux/fiemap.h> /* for FS_IOC_FIEMAP */
+#include <linux/fs.h>
 #include <linux/fuse.h>
 #include <sched.h>
 #include <seccomp.h>
@@ -64,6 +66,8 @@ static const struct {
 	{ "fstat64", "the same on 32 bits" },
 	{ "newfstatat", "fstat() of glibc" },
 	{ "fstatat64", "the same on 32 bits" },
+	{ "fstatfs", "whether a file system's SEEK_HOLE is to be mistrusted" },
+	{ "fstatfs64", "the same on 32 bits" },
 	{ "statx", "the mount that a file is on; fstat() where there is no other" },
 
 	{ "brk", "malloc()" },
@@ -106,9 +110,10 @@ static const struct {
 };
 /* clang-format on */
 
-/* ioctl(2) requests: /dev/fuse for one more thread, what is in a pipe, what a terminal is. */
+/* ioctl(2) requests: /dev/fuse for one more thread, what is in a pipe, unwritten parts of an image, what
+ * a terminal is. */
 static const unsigned long requests[] = {
-	FUSE_DEV_IOC_CLONE, FIONREAD, TCGETS, TIOCGWINSZ, 0,
+	FUSE_DEV_IOC_CLONE, FIONREAD, FS_IOC_FIEMAP, TCGETS, TIOCGWINSZ, 0,
 };
 
 /*
@@ -224,7 +229,7 @@ static int allow_partly(scmp_filter_ctx filter)
 	if (r == 0)
 		r = allow_equal(filter, "prctl", 0, PR_SET_NAME);
 	for (unsigned i = 0; requests[i] && r == 0; i++)
-		r = allow_equal(filter, "ioctl", 1, requests[i]);
+		r = allow_masked(filter, "ioctl", 1, UINT32_MAX, requests[i]); /* int in musl */
 	for (unsigned i = 0; commands[i] && r == 0; i++) {
 		r = allow_equal(filter, "fcntl", 1, commands[i]);
 		if (r == 0)

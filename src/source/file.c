@@ -3,6 +3,7 @@
  * The byte source over a descriptor: a regular file or a block device. The only caller of pread(2)
  * and, for answers that need not be looked at, of splice(2).
  * Never mmap: an image that is cut short under a live mount would kill the process with SIGBUS.
+ * Holes are found by SEEK_HOLE, or by FIEMAP where that depends on the page cache (unwritten.h).
  * SEEK_DATA and SEEK_HOLE move the descriptor's position, which nobody else uses, so that threads
  * do not disturb each other.
  */
@@ -16,6 +17,17 @@
 
 #include "base/bytes.h"
 #include "source/source.h"
+#include "source/unwritten.h"
+
+struct file {
+	struct vd_source source;
+	struct vd_unwritten *unwritten; /* or NULL: SEEK_HOLE is right, or there is no hole */
+};
+
+static const struct file *file_of(const struct vd_source *source)
+{
+	return (const struct file *)source;
+}
 
 static ssize_t file_pread(const struct vd_source *source, void *buffer, size_t bytes, uint64_t host)
 {
@@ -27,7 +39,7 @@ static ssize_t file_pread(const struct vd_source *source, void *buffer, size_t b
 	return got < 0 ? -errno : got;
 }
 
-static int file_extent(const struct vd_source *source, uint64_t host, bool *is_hole, uint64_t *end)
+static int seek_extent(const struct vd_source *source, uint64_t host, bool *is_hole, uint64_t *end)
 {
 	off_t data = lseek(source->fd, (off_t)host, SEEK_DATA);
 	off_t hole;
@@ -55,6 +67,24 @@ static int file_extent(const struct vd_source *source, uint64_t host, bool *is_h
 	return 0;
 }
 
+static int file_extent(const struct vd_source *source, uint64_t host, bool *is_hole, uint64_t *end)
+{
+	struct vd_unwritten *unwritten = file_of(source)->unwritten;
+
+	if (unwritten && vd_unwritten_find(unwritten, host, is_hole, end) == 0)
+		return 0;
+	return seek_extent(source, host, is_hole, end);
+}
+
+static bool file_is_hole(const struct vd_source *source, uint64_t host, uint64_t bytes)
+{
+	off_t data = lseek(source->fd, (off_t)host, SEEK_DATA);
+
+	if (data >= 0)
+		return (uint64_t)data >= host + bytes;
+	return errno == ENXIO && lseek(source->fd, 0, SEEK_END) >= (off_t)(host + bytes);
+}
+
 static ssize_t file_splice(const struct vd_source *source, int pipe, size_t bytes, uint64_t host)
 {
 	off_t at = (off_t)host;
@@ -77,6 +107,7 @@ static int file_stat(const struct vd_source *source, struct stat *now)
 
 static void file_close(struct vd_source *source)
 {
+	vd_unwritten_free(file_of(source)->unwritten);
 	if (source->fd >= 0)
 		close(source->fd);
 }
@@ -84,10 +115,28 @@ static void file_close(struct vd_source *source)
 static const struct vd_source_ops file_ops = {
 	.pread = file_pread,
 	.extent = file_extent,
+	.is_hole = file_is_hole,
 	.splice = file_splice,
 	.stat = file_stat,
 	.close = file_close,
 };
+
+/* Find out whether the file has holes, and whether SEEK_HOLE is right about them. */
+static int holes_prepare(struct vd_source *source)
+{
+	struct file *file = (struct file *)source;
+	off_t end = (off_t)source->size;
+	bool matters = S_ISREG(source->st.st_mode) && vd_unwritten_matters(source->fd);
+
+	source->dense = !S_ISREG(source->st.st_mode) || end == 0 ||
+			(lseek(source->fd, 0, SEEK_HOLE) == end &&
+			 (!matters || vd_unwritten_none(source->fd, source->size)));
+	vd_unwritten_free(file->unwritten);
+	file->unwritten = NULL;
+	return matters && !source->dense ?
+		       vd_unwritten_new(source->fd, source->size, &file->unwritten) :
+		       0;
+}
 
 int vd_source_examine(struct vd_source *source, struct vd_error *err)
 {
@@ -102,15 +151,14 @@ int vd_source_examine(struct vd_source *source, struct vd_error *err)
 		return vd_fail(err, errno, "%s: cannot find its size: %s", source->name,
 			       strerror(errno));
 	source->size = (uint64_t)end;
-	source->dense = !S_ISREG(source->st.st_mode) || source->size == 0 ||
-			lseek(source->fd, 0, SEEK_HOLE) == end;
-	return 0;
+	return holes_prepare(source) < 0 ? vd_fail(err, ENOMEM, "out of memory") : 0;
 }
 
 int vd_source_from_fd(int fd, int dir_fd, const char *name, struct vd_source **out,
 		      struct vd_error *err)
 {
-	struct vd_source *source = calloc(1, sizeof(*source));
+	struct file *file = calloc(1, sizeof(*file));
+	struct vd_source *source = file ? &file->source : NULL;
 	size_t room = 4 * strlen(name) + 8;
 	int r;
 

@@ -19,8 +19,8 @@ struct range {
 
 struct vd_answer {
 	uint64_t start;
-	unsigned count;
-	struct range ranges[VD_HOLES_MAX];
+	unsigned count, room;
+	struct range ranges[];
 };
 
 struct vd_holes {
@@ -29,13 +29,14 @@ struct vd_holes {
 	unsigned count;
 };
 
-struct vd_answer *vd_answer_new(uint64_t start)
+struct vd_answer *vd_answer_new(uint64_t start, unsigned room)
 {
-	struct vd_answer *answer = malloc(sizeof(*answer));
+	struct vd_answer *answer = malloc(sizeof(*answer) + room * sizeof(answer->ranges[0]));
 
 	if (answer) {
 		answer->start = start;
 		answer->count = 0;
+		answer->room = room;
 	}
 	return answer;
 }
@@ -53,7 +54,7 @@ bool vd_answer_add(struct vd_answer *answer, uint64_t bytes, bool is_hole)
 		answer->ranges[answer->count - 1].end = end;
 		return true;
 	}
-	if (answer->count == VD_HOLES_MAX)
+	if (answer->count == answer->room)
 		return false;
 	answer->ranges[answer->count++] = (struct range){ .end = end, .is_hole = is_hole };
 	return true;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What a server has said about holes, kept for a while: it answers for many ranges at once, and
- * whoever walks over the disk asks for them one by one.
+ * What a server or a file system has said about holes, kept for a while: it answers for many ranges
+ * at once, and whoever walks over the disk asks for them one by one.
  *
  * An answer is a row of neighbouring ranges. The last few answers are kept, the one that was used
  * longest ago goes first. Self-locking.
@@ -12,15 +12,15 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Ranges in an answer; what comes after them is asked for again. */
+/* Ranges in an answer of a server; what comes after them is asked for again. */
 #define VD_HOLES_MAX 4096
 
 /* An answer, made by one thread. */
 struct vd_answer;
 struct vd_holes;
 
-/* An answer that begins at byte `start`. NULL for want of memory. */
-struct vd_answer *vd_answer_new(uint64_t start);
+/* An answer of up to `room` ranges that begins at byte `start`. NULL for want of memory. */
+struct vd_answer *vd_answer_new(uint64_t start, unsigned room);
 
 /* Add the next `bytes` (> 0) bytes. False: there is no room, and the answer ends before them. */
 bool vd_answer_add(struct vd_answer *answer, uint64_t bytes, bool is_hole);

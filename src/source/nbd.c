@@ -456,7 +456,7 @@ static int nbd_source_extent(const struct vd_source *source, uint64_t host, bool
 
 	if (vd_holes_find(nbd->holes, host, is_hole, end))
 		return 0;
-	status.answer = vd_answer_new(status.start);
+	status.answer = vd_answer_new(status.start, VD_HOLES_MAX);
 	asked = vd_min(asked, source->size - status.start);
 	if (status.answer && !atomic_load(&nbd->dead))
 		r = status_ask(nbd, &status, asked);

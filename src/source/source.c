@@ -9,6 +9,9 @@
 
 #include "source/source.h"
 
+/* To ask for a hole costs as much as to copy this much, about. */
+#define HOLE_MIN 16384
+
 int vd_source_begin(struct vd_source *source, const struct vd_patience *patience,
 		    struct vd_error *err)
 {
@@ -53,6 +56,12 @@ int vd_source_splice(const struct vd_source *source, int pipe, size_t bytes, uin
 		bytes -= (size_t)got;
 	}
 	return 0;
+}
+
+bool vd_source_is_hole(const struct vd_source *source, uint64_t host, uint64_t bytes)
+{
+	return bytes >= HOLE_MIN && !source->dense && source->ops->is_hole &&
+	       source->ops->is_hole(source, host, bytes);
 }
 
 void vd_source_extent(const struct vd_source *source, uint64_t host, bool *is_hole, uint64_t *end)

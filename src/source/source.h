@@ -43,6 +43,11 @@ struct vd_source_ops {
 	 */
 	int (*extent)(const struct vd_source *source, uint64_t host, bool *is_hole, uint64_t *end);
 	/*
+	 * Is all of this, at this moment, surely a hole? Asked before each read of some size, so it
+	 * must be cheap; a "no" may be wrong. NULL: no.
+	 */
+	bool (*is_hole)(const struct vd_source *source, uint64_t host, uint64_t bytes);
+	/*
 	 * Move up to `bytes` at `host` into a pipe without blocking and without copying: like
 	 * splice(2) but -errno. NULL: this source cannot.
 	 */
@@ -130,6 +135,12 @@ int vd_source_read(const struct vd_source *source, void *buffer, size_t bytes, u
  */
 bool vd_source_can_splice(const struct vd_source *source);
 int vd_source_splice(const struct vd_source *source, int pipe, size_t bytes, uint64_t host);
+
+/*
+ * Are these bytes zeros that need not be read? A hole is asked for only where that costs less than to
+ * read it, and not if the source is dense. As of now: nothing that was kept is used.
+ */
+bool vd_source_is_hole(const struct vd_source *source, uint64_t host, uint64_t bytes);
 
 /* Like the op: never fails, what cannot be told is data to the end of the source. host < size. */
 void vd_source_extent(const struct vd_source *source, uint64_t host, bool *is_hole, uint64_t *end);

@@ -216,7 +216,7 @@ static void an_answer_is_found_again_until_it_is_old(void **state)
 	assert_int_equal(vd_holes_new(&holes), 0);
 	assert_false(vd_holes_find(holes, 0, &is_hole, &end));
 	for (unsigned i = 0; i < 100; i++) {
-		struct vd_answer *answer = vd_answer_new(i * 1000);
+		struct vd_answer *answer = vd_answer_new(i * 1000, VD_HOLES_MAX);
 
 		assert_true(vd_answer_add(answer, 100, false));
 		assert_true(vd_answer_add(answer, 200, true));
@@ -238,7 +238,7 @@ static void an_answer_is_found_again_until_it_is_old(void **state)
 
 static void an_answer_that_is_full_ends_early(void **state)
 {
-	struct vd_answer *answer = vd_answer_new(5);
+	struct vd_answer *answer = vd_answer_new(5, VD_HOLES_MAX);
 	bool is_hole;
 	uint64_t end;
 

@@ -281,6 +281,28 @@ static void extents_are_the_holes_of_the_file(void **state)
 	vd_source_close(source);
 }
 
+static void a_hole_need_not_be_read(void **state)
+{
+	const char *path = in_folder(*state, "file");
+	struct vd_source *source;
+
+	if (!sparse_file(path)) {
+		say_skipped("this file system has no holes");
+		return;
+	}
+	source = file_source(path);
+	assert_true(vd_source_is_hole(source, 0, 256 * KIB));
+	assert_true(vd_source_is_hole(source, 100 * KIB, 100 * KIB));
+	assert_true(vd_source_is_hole(source, 320 * KIB, (1 << 20) + 5 - 320 * KIB));
+	assert_false(vd_source_is_hole(source, 0, 256 * KIB + 1));
+	assert_false(vd_source_is_hole(source, 256 * KIB, 64 * KIB));
+	assert_false(vd_source_is_hole(source, 0, 512)); /* to read it costs less */
+	assert_int_equal(truncate(path, 512 * KIB), 0);
+	assert_true(vd_source_is_hole(source, 320 * KIB, 192 * KIB));
+	assert_false(vd_source_is_hole(source, 320 * KIB, 192 * KIB + 1)); /* lost */
+	vd_source_close(source);
+}
+
 static void a_file_without_holes_is_dense(void **state)
 {
 	struct vd_source *source = file_source(plain_file(*state, "file", 100 * KIB + 1));
@@ -655,6 +677,7 @@ int main(void)
 		IN_FOLDER(a_change_is_one_of_size_or_mtime),
 		IN_FOLDER(what_cannot_tell_has_not_changed),
 		IN_FOLDER(extents_are_the_holes_of_the_file),
+		IN_FOLDER(a_hole_need_not_be_read),
 		IN_FOLDER(a_file_without_holes_is_dense),
 		cmocka_unit_test(an_extent_that_cannot_be_told_is_data_to_the_end),
 		IN_FOLDER(what_is_no_file_is_refused_and_closed),
