@@ -11,12 +11,13 @@ cd "$top" || exit
 
 usage() {
 	cat <<-END
-	usage: ./check.sh            install what is missing, build in ./build, and run all tests there
+	usage: ./check.sh            install what is missing, build in ./build, and run the tests there
 	       ./check.sh short      the tests that depend most on the system's libraries and programs
 	       ./check.sh prepare    only install what is missing
 
-	With CI=true in the environment a skipped test is a failed one, and there are more tests:
-	sanitizers, ThreadSanitizer, other compilers, the Debian package, another Debian.
+	With CI=true in the environment a skipped test is a failed one, and there is more: longer runs,
+	fuzzing, endurance, sanitizers, ThreadSanitizer, other compilers, the Debian package, another
+	Debian. "make check" in build/ runs all of the tests in one build, for longer, too.
 	A test that fails leaves its output in build/, in a file of its name that ends in .log.
 	END
 }
@@ -72,11 +73,12 @@ report() { # what went wrong in DIR, and what was skipped and why
 	done
 }
 
-check() { # check DIR CONFIGURE ARGUMENT...
+make_build() { # make_build DIR CONFIGURE ARGUMENT...
 	headline "$*: building"
 	build "$@" || give_up
-	run_tests "$1"
 }
+
+group() { make -s --no-print-directory -C build "list-$1-tests"; } # as in Makefile.am
 
 headline() { echo "== $(elapsed)  $*"; }
 
@@ -169,13 +171,10 @@ package_test() { # as autopkgtest runs it
 	done
 }
 
-# The mount tests, but for those that are about endurance: the program is the same.
+# What may be different of installed programs: how they are found and begun, and their sandbox.
 installed_tests() {
-	for test in tests/mount/*.sh; do
-		case $test in
-		*/lib.sh | */hang.sh | */lazy.sh | */lifecycle.sh | */memory.sh | */soak.sh | */threads.sh) ;;
-		*) echo "$test" ;;
-		esac
+	for name in basic command fstab nbd sandbox systemd user; do
+		echo "tests/mount/$name.sh"
 	done | paste -s -d ' ' -
 }
 
@@ -242,7 +241,7 @@ describe_system() {
 
 # What depends most on the system: kernel interfaces through its libraries, and its qemu-img.
 short_tests() {
-	make -s --no-print-directory -C build list-unit-tests
+	group unit
 	echo tests/recipes.py tests/oracle.py tests/vdimap.py tests/changes.py
 	for name in basic attr copy snapshots qcow2view sandbox; do
 		echo "tests/mount/$name.sh"
@@ -255,7 +254,8 @@ check_more() { # with CI=true
 	for name in clang lto m32 musl; do
 		step "$name" scripts/compile-with.sh "$name"
 	done
-	check build-asan --enable-sanitizers --enable-werror
+	make_build build-asan --enable-sanitizers --enable-werror
+	VD_SHORT=1 run_tests build-asan TESTS="$(group sanitizer)"
 	check_on "$(other_suite)"
 }
 
@@ -266,20 +266,19 @@ require "$build_needs" "$demo_needs" "$test_needs" "$needs" || give_up
 [ "${1-}" != prepare ] || finish
 describe_system
 can_mount || echo "Tests that mount are skipped."
+make_build build --enable-werror
 
 if [ "${1-}" = short ]; then
-	headline "building"
-	build build --enable-werror || give_up
-	# shellcheck disable=SC2046 # a list of words
-	run_tests build TESTS="$(short_tests | paste -s -d ' ' -)"
+	tests=$(short_tests | paste -s -d ' ' -)
+	VD_SHORT=1 run_tests build TESTS="$tests"
+	step try ./try.sh
+elif [ "${CI-}" != true ]; then
+	VD_SHORT=1 run_tests build TESTS="$(group quick)"
 	step try ./try.sh
 else
-	# The fuzzers bring sanitizers of their own: long once, and short beside those of the build.
-	[ "${CI-}" != true ] || export FUZZ_SECONDS="${FUZZ_SECONDS:-60}"
-	check build --enable-werror
-	unset FUZZ_SECONDS
+	FUZZ_SECONDS="${FUZZ_SECONDS:-20}" run_tests build
 	step try ./try.sh
-	[ "${CI-}" != true ] || check_more
+	check_more
 fi
 check_leftovers
 finish

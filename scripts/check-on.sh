@@ -60,7 +60,8 @@ configure_apt() {
 		echo 'APT::Install-Recommends "false";'
 		echo 'Acquire::Check-Valid-Until "false";' # a mirror may be a snapshot
 		apt-config dump | sed -n '/^Acquire::.*proxy/Ip' # if any
-	} >"$dir.new/etc/apt/apt.conf.d/90check-on"
+	} >"$dir.new/etc/apt/apt.conf.d/90check-on" &&
+		echo force-unsafe-io >"$dir.new/etc/dpkg/dpkg.cfg.d/90check-on" # a cache may be lost
 }
 
 # The sources as they lie here, without what was built from them. What was built in the cache stays.

@@ -10,7 +10,8 @@ QCOW2 file reads as zeros, since programs leave the last zeros of a file out.
 
     cuts.py [--seed N] [--count N] [--builddir DIR] [--kind NAME] [--jobs N]
 
-The seed is random unless --seed or VD_SEED gives one.  Without --count there are 100 cuts a kind, with VD_NIGHTLY=1 2000.
+The seed is random unless --seed or VD_SEED gives one.  Without --count there are 50 cuts a kind, 15 with VD_SHORT=1,
+2,000 with VD_NIGHTLY=1.
 """
 import argparse
 import concurrent.futures
@@ -27,7 +28,7 @@ sys.path.insert(0, os.path.join(HERE, 'lib'))
 import resolver                                                                # noqa: E402
 from oracle import Failure, Programs, end_cleanly, parse_cat, run              # noqa: E402
 from qcow2_writer import Qcow2                                                 # noqa: E402
-from tap import Tap                                                            # noqa: E402
+from tap import Tap, effort                                                    # noqa: E402
 from vhd_writer import Vhd                                                     # noqa: E402
 
 FAILED, UNREADABLE = 1, 3
@@ -280,7 +281,7 @@ def some_cuts(make, seed, numbers, builddir):
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--seed', type=int, default=None)
-    parser.add_argument('--count', type=int, default=2000 if os.environ.get('VD_NIGHTLY') == '1' else 100)
+    parser.add_argument('--count', type=int, default=effort(15, 50, 2000))
     parser.add_argument('--builddir', default=None)
     parser.add_argument('--kind', default=None, help='only this kind')
     parser.add_argument('--jobs', type=int, default=2)

@@ -10,7 +10,8 @@ QEMU shows where QEMU reads the image right, and always what lib/resolver.py wor
     oracle.py --seed N --only K --keep DIR          image K of a seed again, its files left in DIR
     oracle.py --resolver-only                       the two readers against each other, without vdifs
 
-The seed is random unless --seed or VD_SEED gives one; a failure names seed, image and recipe.
+The seed is random unless --seed or VD_SEED gives one; a failure names seed, image and recipe.  400 images if --count
+does not say otherwise; 200 with VD_SHORT=1 in the environment, 600 with VD_NIGHTLY=1.
 """
 import argparse
 import concurrent.futures
@@ -32,7 +33,7 @@ sys.path.insert(0, os.path.join(HERE, 'lib'))
 
 import random_images                                                           # noqa: E402
 import resolver                                                                # noqa: E402
-from tap import Tap, patience                                                            # noqa: E402
+from tap import Tap, effort, patience                                          # noqa: E402
 
 BATCH = 25
 MOUNT_EVERY = 12
@@ -536,7 +537,7 @@ def one_image(builddir, seed, number, mount, keep):
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--seed', type=int, default=None)
-    parser.add_argument('--count', type=int, default=600)
+    parser.add_argument('--count', type=int, default=effort(200, 400, 600))
     parser.add_argument('--builddir', default=None)
     parser.add_argument('--jobs', type=int, default=2)
     parser.add_argument('--only', type=int, default=None, help='check this image of the seed alone')

@@ -10,6 +10,13 @@ def patience():
     return int(os.environ.get('VD_PATIENCE') or min(20, 1 + os.getloadavg()[0] // os.cpu_count()))
 
 
+def effort(short, usual, nightly):
+    """How much to do: VD_SHORT is for a first look and for builds beside the usual one, VD_NIGHTLY for a whole night."""
+    if os.environ.get('VD_NIGHTLY'):
+        return nightly
+    return short if os.environ.get('VD_SHORT') else usual
+
+
 class Tap:
     def __init__(self, out=None):
         self.out, self.count, self.failed, self.skipped = out or sys.stdout, 0, 0, 0

@@ -17,6 +17,10 @@ patience() {
 }
 export VD_PATIENCE="${VD_PATIENCE:-$(patience)}"
 
+effort() { # effort SHORT USUAL NIGHTLY: as in ../lib/tap.py
+	if [ -n "${VD_NIGHTLY-}" ]; then echo "$3"; elif [ -n "${VD_SHORT-}" ]; then echo "$1"; else echo "$2"; fi
+}
+
 # This is the command of that name with a longer limit.
 timeout() {
 	local words=()

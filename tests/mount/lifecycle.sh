@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # Mounts begin and end, by unmounting, by SIGTERM, by SIGKILL of each process, at random moments, with
 # and without open files, as root and as a user: never a dead mount, never a process left, and an end
-# within 5 s. 20 mounts and 10 of each signal; with VD_NIGHTLY=1 ten times as many.
+# within 5 s. 20 mounts and 10 of each signal; with VD_NIGHTLY=1 ten times as many, with VD_SHORT=1 less than half.
 # shellcheck source-path=SCRIPTDIR source=lib.sh disable=SC2015
 . "$(dirname "$0")/lib.sh"
 own_namespace "$0"
@@ -10,8 +10,7 @@ start root qemu-img qemu-io python3 setpriv mknod
 # At the end of a process LeakSanitizer has a child of its own, which would be taken for ours and killed; its
 # parent then waits for it for ever.
 [ -z "$sanitized" ] || export ASAN_OPTIONS=$ASAN_OPTIONS:detect_leaks=0
-rounds=10
-[ "${VD_NIGHTLY-}" != 1 ] || rounds=100
+rounds=$(effort 4 10 100)
 seed=${VD_SEED-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}
 
 image disk.qcow2 4m "write -q -P 65 64k 64k" "write -q -P 66 1m 600k" "write -q -P 67 4000k 96k"
