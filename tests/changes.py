@@ -9,7 +9,7 @@ of it written by QEMU, or a snapshot and the current disk.  The others are made 
 two mounts and with shared blocks.  lib/resolver.py says what the disks hold and where: what has the same bytes of the same
 file in both, or zeros, must not be listed; everything else must, and with --compare exactly the clusters that differ.
 
-500 pairs; 150 with VD_SHORT=1 in the environment, 5,000 with VD_NIGHTLY=1.
+500 pairs; 60 with VD_SHORT=1 in the environment, 5,000 with VD_NIGHTLY=1.
 """
 import argparse
 import collections
@@ -34,7 +34,7 @@ from oracle import Failure, Programs, run                                      #
 from qcow2_writer import Qcow2                                                 # noqa: E402
 from tap import Tap, effort                                                    # noqa: E402
 
-COUNT = effort(150, 500, 5000)
+COUNT = effort(60, 500, 5000)
 ENOUGH = 500            # pairs in which all kinds come up
 BATCH = 100
 PER_QEMU = 10                  # every tenth pair is made by QEMU: that takes time

@@ -11,8 +11,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
@@ -22,6 +24,7 @@
 struct file {
 	struct vd_source source;
 	struct vd_unwritten *unwritten; /* or NULL: SEEK_HOLE is right, or there is no hole */
+	bool is_near; /* to seek in it needs no other machine and no other process */
 };
 
 static const struct file *file_of(const struct vd_source *source)
@@ -78,8 +81,11 @@ static int file_extent(const struct vd_source *source, uint64_t host, bool *is_h
 
 static bool file_is_hole(const struct vd_source *source, uint64_t host, uint64_t bytes)
 {
-	off_t data = lseek(source->fd, (off_t)host, SEEK_DATA);
+	off_t data = -1;
 
+	if (!file_of(source)->is_near)
+		return false;
+	data = lseek(source->fd, (off_t)host, SEEK_DATA);
 	if (data >= 0)
 		return (uint64_t)data >= host + bytes;
 	return errno == ENXIO && lseek(source->fd, 0, SEEK_END) >= (off_t)(host + bytes);
@@ -121,13 +127,26 @@ static const struct vd_source_ops file_ops = {
 	.close = file_close,
 };
 
+/*
+ * Does the file system itself know its holes? Through NFS or FUSE a question takes as long as a read,
+ * waits as long, does not end with a signal, and has everybody else wait who seeks in the file.
+ */
+static bool is_near(unsigned long kind)
+{
+	return kind == EXT4_SUPER_MAGIC || kind == XFS_SUPER_MAGIC || kind == BTRFS_SUPER_MAGIC ||
+	       kind == F2FS_SUPER_MAGIC || kind == TMPFS_MAGIC;
+}
+
 /* Find out whether the file has holes, and whether SEEK_HOLE is right about them. */
 static int holes_prepare(struct vd_source *source)
 {
 	struct file *file = (struct file *)source;
 	off_t end = (off_t)source->size;
-	bool matters = S_ISREG(source->st.st_mode) && vd_unwritten_matters(source->fd);
+	struct statfs fs;
+	unsigned long kind = fstatfs(source->fd, &fs) < 0 ? 0 : (unsigned long)fs.f_type;
+	bool matters = S_ISREG(source->st.st_mode) && vd_unwritten_matters(kind);
 
+	file->is_near = is_near(kind);
 	source->dense = !S_ISREG(source->st.st_mode) || end == 0 ||
 			(lseek(source->fd, 0, SEEK_HOLE) == end &&
 			 (!matters || vd_unwritten_none(source->fd, source->size)));

@@ -19,7 +19,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
@@ -43,13 +42,9 @@ union question {
 	char room[sizeof(struct fiemap) + EXTENTS * sizeof(struct fiemap_extent)];
 };
 
-bool vd_unwritten_matters(int fd)
+bool vd_unwritten_matters(unsigned long kind)
 {
-	struct statfs fs;
-
-	if (fstatfs(fd, &fs) < 0)
-		return false;
-	switch ((unsigned long)fs.f_type) {
+	switch (kind) {
 	case EXT4_SUPER_MAGIC: /* that of ext2 and ext3, too */
 	case XFS_SUPER_MAGIC:
 	case OVERLAYFS_SUPER_MAGIC: /* of containers: asks the one below */

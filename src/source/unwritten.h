@@ -15,8 +15,8 @@
 
 struct vd_unwritten;
 
-/* Is this descriptor's file on a file system whose SEEK_HOLE is to be mistrusted? */
-bool vd_unwritten_matters(int fd);
+/* Is SEEK_HOLE to be mistrusted on a file system of this kind (f_type of statfs(2))? */
+bool vd_unwritten_matters(unsigned long kind);
 
 /* Is every byte of the file written, as far as one question tells? No system waits for a disk here. */
 bool vd_unwritten_none(int fd, uint64_t size);
