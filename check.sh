@@ -270,7 +270,7 @@ make_build build --enable-werror
 
 if [ "${1-}" = short ]; then
 	tests=$(short_tests | paste -s -d ' ' -)
-	VD_SHORT=1 run_tests build TESTS="$tests"
+	VD_SHORT=1 VD_ORACLE=200 run_tests build TESTS="$tests"
 	step try ./try.sh
 elif [ "${CI-}" != true ]; then
 	VD_SHORT=1 run_tests build TESTS="$(group quick)"
