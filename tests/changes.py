@@ -218,7 +218,7 @@ def make_pair(seed, number, folder):
             old = side_of(other)
     except (resolver.Refused, OSError):
         return None
-    if old.opening.get('backing') != new.opening.get('backing'):        # one option for both
+    if any(old.opening.get(name) != new.opening.get(name) for name in ('backing', 'vhd_footer')):       # one option for both
         return None
     return old, new
 
