@@ -362,7 +362,7 @@ static int unit_decode(const struct vd_image *image, const struct vd_run *run, v
 		return -ENOMEM;
 	r = vd_source_read(run->from, in, here, run->where);
 	if (r < 0) {
-		vd_log_once(image->corrupt, run->where,
+		vd_log_once(vd_image_log(image), run->where,
 			    "%s: cannot read the compressed cluster of %zu bytes at byte %" PRIu64
 			    " of the file: %s",
 			    image->source->name, here, run->where,
@@ -374,7 +374,7 @@ static int unit_decode(const struct vd_image *image, const struct vd_run *run, v
 		    : vd_inflate(scratch, in, here, unit, (size_t)run->length);
 	if (r == -EIO) {
 		r = -EBADMSG;
-		vd_log_once(image->corrupt, run->where,
+		vd_log_once(vd_image_log(image), run->where,
 			    "%s: the compressed cluster at byte 0x%" PRIx64
 			    " of the file (disk offset %" PRIu64
 			    ") cannot be decompressed to %" PRIu64 " bytes%s; it reads as an error",

@@ -445,7 +445,7 @@ static int fixed_map(const struct vd_image *image, struct vd_runs *runs)
 		vd_runs_add(runs, &run);
 	if (here == image->size)
 		return 0;
-	vd_log_once(image->corrupt, here,
+	vd_log_once(vd_image_log(image), here,
 		    "%s: the fixed VHD ends at byte %" PRIu64 " of a disk of %" PRIu64
 		    " bytes; what is missing reads as an error",
 		    image->source->name, here, image->size);

@@ -24,8 +24,7 @@
 
 enum {
 	BATCH = 256, /* runs handed over at a time */
-	PIECES_PER_CHECK =
-		16, /* pieces between two looks for an interrupt; each may read 16 pages */
+	PIECES_PER_CHECK = 16, /* pieces between two looks for an interrupt, at most */
 	WAIT_MILLISECONDS = 20, /* between two looks whether a waiter is interrupted */
 	PAUSE_MILLISECONDS = 100, /* before the first new attempt after memory was short */
 	PAUSE_MILLISECONDS_MAX = 10000, /* before later ones */
@@ -91,6 +90,11 @@ int vd_index_new_sharing(const struct vd_disk *disk, struct vd_index *other, str
 
 	vd_intervals_new_sharing(other->list, &list);
 	return index_new(disk, list, out);
+}
+
+static bool index_is_complete(struct vd_index *index)
+{
+	return atomic_load_explicit(&index->complete, memory_order_acquire);
 }
 
 const struct vd_disk *vd_index_disk(const struct vd_index *index)
@@ -256,20 +260,25 @@ static void *index_run(void *data)
 int vd_index_start(struct vd_index *index)
 {
 	sigset_t all, before;
-	int r;
+	int r = 0;
 
+	if (index_is_complete(index))
+		return 0;
 	sigfillset(&all); /* signals are for the thread that waits for them */
 	pthread_sigmask(SIG_SETMASK, &all, &before);
-	r = pthread_create(&index->thread, NULL, index_run, index);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	index->has_thread = r == 0;
-	if (r != 0) { /* those who wait must not wait for ever */
-		pthread_mutex_lock(&index->lock);
-		index->error = -r;
-		index->has_ended = true;
-		pthread_mutex_unlock(&index->lock);
+	pthread_mutex_lock(&index->lock);
+	if (!index->has_thread)
+		r = -pthread_create(&index->thread, NULL, index_run, index);
+	if (r == -EAGAIN) /* of threads there are no more than of memory; -EAGAIN means something else here */
+		r = -ENOMEM;
+	if (!index->has_thread) { /* after a failure those who wait must not wait for ever */
+		index->has_thread = r == 0;
+		index->has_ended = r < 0;
+		index->error = r;
 	}
-	return -r;
+	pthread_mutex_unlock(&index->lock);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return r;
 }
 
 void vd_index_free(struct vd_index *index)
@@ -295,11 +304,6 @@ void vd_index_free(struct vd_index *index)
 const struct vd_joined *vd_index_unreadable(const struct vd_index *index)
 {
 	return &index->unreadable;
-}
-
-static bool index_is_complete(struct vd_index *index)
-{
-	return atomic_load_explicit(&index->complete, memory_order_acquire);
 }
 
 void vd_index_totals(struct vd_index *index, struct vd_index_totals *totals)
@@ -446,6 +450,16 @@ int vd_index_iter_next(struct vd_index_iter *iter, struct vd_piece *piece)
 	return r;
 }
 
+/*
+ * After a piece: is it time to look for an interrupt? Each time when the walk is about to read metadata
+ * again, which may be 16 pages, and now and then when not.
+ */
+static bool iter_must_check(const struct vd_index_iter *iter, unsigned *pieces)
+{
+	return ++*pieces % PIECES_PER_CHECK == 0 ||
+	       (iter->in_walk && iter->walk.next == iter->walk.count);
+}
+
 int vd_index_iter_pair(struct vd_index_iter *iter, struct vd_pairs *pairs, struct vd_pair *pair,
 		       const struct vd_interrupt *interrupt)
 {
@@ -456,12 +470,25 @@ int vd_index_iter_pair(struct vd_index_iter *iter, struct vd_pairs *pairs, struc
 	while ((r = vd_index_iter_next(iter, &piece)) > 0) {
 		if (piece.is_data && vd_pairs_add(pairs, piece.start, piece.end, pair))
 			return 1;
-		if (++pieces % PIECES_PER_CHECK == 0 && vd_is_interrupted(interrupt))
+		if (iter_must_check(iter, &pieces) && vd_is_interrupted(interrupt))
 			return -EINTR;
 	}
 	if (r < 0)
 		return r;
 	return vd_pairs_end(pairs, pair);
+}
+
+/* Go on with the list, should it have been filled that far meanwhile. */
+static void iter_catch_up(struct vd_index_iter *iter)
+{
+	struct vd_index *index = iter->index;
+
+	if (!iter->in_walk)
+		return;
+	pthread_mutex_lock(&index->lock);
+	if (iter->virt < vd_intervals_end(index->list))
+		vd_index_iter_init(iter, index, iter->virt);
+	pthread_mutex_unlock(&index->lock);
 }
 
 int vd_index_seek(struct vd_index *index, uint64_t virt, bool want_data, uint64_t *found,
@@ -478,8 +505,12 @@ int vd_index_seek(struct vd_index *index, uint64_t virt, bool want_data, uint64_
 			*found = piece.start;
 			return 0;
 		}
-		if (++pieces % PIECES_PER_CHECK == 0 && vd_is_interrupted(interrupt))
+		if (!iter_must_check(&iter, &pieces))
+			continue;
+		*found = piece.end;
+		if (vd_is_interrupted(interrupt))
 			return -EINTR;
+		iter_catch_up(&iter);
 	}
 	if (r < 0)
 		return r;

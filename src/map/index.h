@@ -42,7 +42,10 @@ int vd_index_new(const struct vd_disk *disk, size_t map_memory, struct vd_index 
  */
 int vd_index_new_sharing(const struct vd_disk *disk, struct vd_index *other, struct vd_index **out);
 
-/* Start the background threads. Without them everything but waiting works. 0 or -errno. */
+/*
+ * Start the background threads, unless they have been. Without them everything but waiting works. 0
+ * or -errno, after which it may be tried again.
+ */
 int vd_index_start(struct vd_index *index);
 
 /* Stop the threads, wait for them, free. NULL is fine. */
@@ -87,7 +90,7 @@ int vd_index_poll(struct vd_index *index);
 
 /*
  * Find the next data (or hole) at or after virt (< size of the disk). 0; -ENXIO: there is none
- * before the end of the disk; -EINTR; -ENOMEM.
+ * before the end of the disk; -EINTR: not before *found, from where it may go on; -ENOMEM.
  */
 int vd_index_seek(struct vd_index *index, uint64_t virt, bool want_data, uint64_t *found,
 		  const struct vd_interrupt *interrupt);

@@ -4,7 +4,8 @@
  *
  * Threads: libfuse calls these from its workers, several at a time. All is const after
  * vdifs_fs_new() but what locks itself and what each thread keeps for itself. What may have to wait
- * for the whole map, the answers called answer_*(), goes through waiting.h.
+ * for the whole map, or to work for long, the answers called answer_*(), goes through waiting.h. No
+ * open file has a handle here: nothing grows with their number.
  *
  * A read is answered in full or with an error: the kernel takes a short answer for the end of the
  * file and cuts it there without telling anybody.
@@ -15,7 +16,6 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/queue.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
@@ -38,15 +38,6 @@ struct vdifs_fs {
 	pthread_key_t workers; /* struct vdifs_worker of each thread */
 	struct vdifs_waiting *waiting;
 	bool can_splice; /* the kernel takes answers out of a pipe; set before any read */
-	pthread_mutex_t lock; /* for files */
-	LIST_HEAD(, open_file) files;
-};
-
-/* What an open of a node with handles made; the kernel has its address. */
-struct open_file {
-	LIST_ENTRY(open_file) link;
-	const struct vdifs_kind *kind;
-	void *handle;
 };
 
 static struct vdifs_fs *fs_of(fuse_req_t req)
@@ -68,15 +59,19 @@ static bool request_is_interrupted(void *context)
 	       (fs->options.ending && fs->options.ending(fs->options.context));
 }
 
-static struct vd_interrupt interrupt_of(fuse_req_t req)
+/*
+ * Is the reply to be deferred, because of that result? If only the time for one attempt was up, there is
+ * more to do.
+ */
+static bool is_deferred(const struct vdifs_request *request, ssize_t r, enum vdifs_outcome *outcome)
 {
-	return (struct vd_interrupt){ .interrupted = request_is_interrupted, .context = req };
-}
-
-/* Has an answer to wait? */
-static bool is_too_early(int r, const struct vd_interrupt *interrupt)
-{
-	return r == -EAGAIN && !interrupt;
+	if (r == -EAGAIN)
+		*outcome = VDIFS_WAITS;
+	else if (r == -EINPROGRESS || (r == -EINTR && !request_is_interrupted(request->req)))
+		*outcome = VDIFS_WORKS;
+	else
+		*outcome = VDIFS_REPLIED;
+	return *outcome != VDIFS_REPLIED;
 }
 
 static blksize_t block_bytes(const struct vdifs_fs *fs)
@@ -87,8 +82,8 @@ static blksize_t block_bytes(const struct vdifs_fs *fs)
 /* --- attributes ------------------------------------------------------------------------------ */
 
 /*
- * Fill st in any case. Where the size is known only when the map is complete it waits; without an
- * interrupt it is one that does not last, and -EAGAIN. 0 or -errno.
+ * Fill st in any case. Where the size is not known yet it is one that does not last, and the result that
+ * of the node's size(). 0 or -errno.
  */
 static int node_stat(fuse_req_t req, fuse_ino_t ino, const struct vd_interrupt *interrupt,
 		     struct stat *st, double *timeout)
@@ -122,19 +117,21 @@ static int node_stat(fuse_req_t req, fuse_ino_t ino, const struct vd_interrupt *
 	return r;
 }
 
-static bool answer_getattr(struct vdifs_request *request, const struct vd_interrupt *interrupt)
+static enum vdifs_outcome answer_getattr(struct vdifs_request *request,
+					 const struct vd_interrupt *interrupt)
 {
 	struct stat st;
 	double timeout;
 	int r = node_stat(request->req, request->ino, interrupt, &st, &timeout);
+	enum vdifs_outcome outcome;
 
-	if (is_too_early(r, interrupt))
-		return false;
+	if (is_deferred(request, r, &outcome))
+		return outcome;
 	if (r < 0)
 		fuse_reply_err(request->req, -r);
 	else
 		fuse_reply_attr(request->req, &st, timeout);
-	return true;
+	return outcome;
 }
 
 static void fs_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -250,20 +247,22 @@ static void reply_xattr(fuse_req_t req, const char *value, size_t length, size_t
 		fuse_reply_buf(req, value, length);
 }
 
-static bool answer_intervals(struct vdifs_request *request, const struct vd_interrupt *interrupt)
+static enum vdifs_outcome answer_intervals(struct vdifs_request *request,
+					   const struct vd_interrupt *interrupt)
 {
 	const struct vdifs_node *node = node_of(fs_of(request->req), request->ino);
+	enum vdifs_outcome outcome;
 	const char *value;
 	size_t length;
 	int r = vdifs_shown_attribute(node->shown, &value, &length, interrupt);
 
-	if (is_too_early(r, interrupt))
-		return false;
+	if (is_deferred(request, r, &outcome))
+		return outcome;
 	if (r < 0)
 		fuse_reply_err(request->req, -r);
 	else
 		reply_xattr(request->req, value, length, request->size);
-	return true;
+	return outcome;
 }
 
 /* Others than the mounter may not be able to enter the directories that the names of files tell of. */
@@ -324,68 +323,30 @@ static void fs_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 
 /* --- files ----------------------------------------------------------------------------------- */
 
-static struct open_file *file_of(const struct fuse_file_info *fi)
+static enum vdifs_outcome answer_open(struct vdifs_request *request,
+				      const struct vd_interrupt *interrupt)
 {
-	return (struct open_file *)(uintptr_t)fi->fh;
-}
-
-static void *handle_of(const struct fuse_file_info *fi)
-{
-	return fi->fh ? file_of(fi)->handle : NULL;
-}
-
-static int file_open(struct vdifs_fs *fs, const struct vdifs_node *node,
-		     const struct vd_interrupt *interrupt, struct fuse_file_info *fi)
-{
-	struct open_file *file = calloc(1, sizeof(*file));
-	int r = file ? node->kind->open(node, &file->handle, interrupt) : -ENOMEM;
-
-	if (r < 0) {
-		free(file);
-		return r;
-	}
-	file->kind = node->kind;
-	pthread_mutex_lock(&fs->lock);
-	LIST_INSERT_HEAD(&fs->files, file, link);
-	pthread_mutex_unlock(&fs->lock);
-	fi->fh = (uint64_t)(uintptr_t)file;
-	return 0;
-}
-
-static void file_close(struct vdifs_fs *fs, struct open_file *file)
-{
-	if (!file)
-		return;
-	pthread_mutex_lock(&fs->lock);
-	LIST_REMOVE(file, link);
-	pthread_mutex_unlock(&fs->lock);
-	file->kind->release(file->handle);
-	free(file);
-}
-
-static bool answer_open(struct vdifs_request *request, const struct vd_interrupt *interrupt)
-{
-	fuse_req_t req = request->req;
-	struct vdifs_fs *fs = fs_of(req);
+	const struct vdifs_fs *fs = fs_of(request->req);
 	const struct vdifs_node *node = node_of(fs, request->ino);
 	struct fuse_file_info *fi = &request->fi;
+	enum vdifs_outcome outcome;
 	int r = 0;
 
 	fi->fh = 0;
 	if ((fi->flags & O_ACCMODE) != O_RDONLY)
 		r = -EROFS;
 	else if (node->kind->open)
-		r = file_open(fs, node, interrupt, fi);
-	if (is_too_early(r, interrupt))
-		return false;
+		r = node->kind->open(node, interrupt);
+	if (is_deferred(request, r, &outcome))
+		return outcome;
 	fi->direct_io = fs->options.direct && node->kind->from_image;
 	/* What is shown never changes, unless the image does: then no old page is to be given. */
 	fi->keep_cache = r == 0 && !(node->kind->from_image && vd_disk_changed(node->shown->disk));
 	if (r < 0)
-		fuse_reply_err(req, -r);
-	else if (fuse_reply_open(req, fi) == -ENOENT) /* interrupted: no release follows */
-		file_close(fs, file_of(fi));
-	return true;
+		fuse_reply_err(request->req, -r);
+	else
+		fuse_reply_open(request->req, fi);
+	return outcome;
 }
 
 static void fs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -393,13 +354,6 @@ static void fs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	struct vdifs_request request = { .req = req, .answer = answer_open, .ino = ino, .fi = *fi };
 
 	vdifs_waiting_answer(fs_of(req)->waiting, &request);
-}
-
-static void fs_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
-{
-	(void)ino;
-	file_close(fs_of(req), file_of(fi));
-	fuse_reply_err(req, 0);
 }
 
 /* Answer with what is in the worker's pipe. */
@@ -413,50 +367,92 @@ static void reply_spliced(fuse_req_t req, struct vdifs_worker *worker, size_t by
 	vdifs_worker_emptied(worker);
 }
 
-static void fs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
-		    struct fuse_file_info *fi)
+static enum vdifs_outcome answer_read(struct vdifs_request *request,
+				      const struct vd_interrupt *interrupt)
 {
-	const struct vdifs_fs *fs = fs_of(req);
-	const struct vdifs_node *node = node_of(fs, ino);
-	struct vd_interrupt interrupt = interrupt_of(req);
+	const struct vdifs_fs *fs = fs_of(request->req);
+	const struct vdifs_node *node = node_of(fs, request->ino);
+	enum vdifs_outcome outcome;
 	struct vdifs_read read = {
-		.worker = vdifs_worker_get(fs->workers, (size_t)vd_max(size, 1)),
-		.bytes = size,
-		.at = (uint64_t)offset,
+		.bytes = request->size,
+		.at = (uint64_t)request->offset,
 		.can_splice = fs->can_splice,
-		.interrupt = &interrupt,
+		.interrupt = interrupt,
 	};
 	ssize_t got = -ENOMEM;
 
+	if (!interrupt)
+		return VDIFS_WORKS;
+	read.worker = vdifs_worker_get(fs->workers, (size_t)vd_max(request->size, 1));
 	if (read.worker)
-		got = node->kind->read(node, handle_of(fi), &read);
+		got = node->kind->read(node, &read);
+	if (is_deferred(request, got, &outcome))
+		return outcome;
 	if (got < 0)
-		fuse_reply_err(req, (int)-got);
+		fuse_reply_err(request->req, (int)-got);
 	else if (read.is_spliced)
-		reply_spliced(req, read.worker, (size_t)got);
+		reply_spliced(request->req, read.worker, (size_t)got);
 	else
-		fuse_reply_buf(req, read.worker->buffer, (size_t)got);
+		fuse_reply_buf(request->req, read.worker->buffer, (size_t)got);
+	return outcome;
+}
+
+static void fs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
+		    struct fuse_file_info *fi)
+{
+	struct vdifs_request request = {
+		.req = req,
+		.answer = answer_read,
+		.lane = VDIFS_LANE_SEARCH,
+		.ino = ino,
+		.size = size,
+		.offset = offset,
+	};
+
+	(void)fi;
+	vdifs_waiting_answer(fs_of(req)->waiting, &request);
+}
+
+static enum vdifs_outcome answer_lseek(struct vdifs_request *request,
+				       const struct vd_interrupt *interrupt)
+{
+	const struct vdifs_node *node = node_of(fs_of(request->req), request->ino);
+	uint64_t found = (uint64_t)request->offset;
+	enum vdifs_outcome outcome;
+	int r;
+
+	if (request->whence != SEEK_DATA && request->whence != SEEK_HOLE)
+		r = -EINVAL;
+	else if (request->offset < 0)
+		r = -ENXIO;
+	else
+		r = node->kind->seek(node, (uint64_t)request->offset, request->whence == SEEK_DATA,
+				     &found, interrupt);
+	if (is_deferred(request, r, &outcome)) {
+		request->offset = (off_t)found;
+		return outcome;
+	}
+	if (r < 0)
+		fuse_reply_err(request->req, -r);
+	else
+		fuse_reply_lseek(request->req, (off_t)found);
+	return outcome;
 }
 
 static void fs_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence,
 		     struct fuse_file_info *fi)
 {
-	const struct vdifs_node *node = node_of(fs_of(req), ino);
-	struct vd_interrupt interrupt = interrupt_of(req);
-	uint64_t found = 0;
-	int r;
+	struct vdifs_request request = {
+		.req = req,
+		.answer = answer_lseek,
+		.lane = VDIFS_LANE_SEARCH,
+		.ino = ino,
+		.offset = offset,
+		.whence = whence,
+	};
 
-	if (whence != SEEK_DATA && whence != SEEK_HOLE)
-		r = -EINVAL;
-	else if (offset < 0)
-		r = -ENXIO;
-	else
-		r = node->kind->seek(node, handle_of(fi), (uint64_t)offset, whence == SEEK_DATA,
-				     &found, &interrupt);
-	if (r < 0)
-		fuse_reply_err(req, -r);
-	else
-		fuse_reply_lseek(req, (off_t)found);
+	(void)fi;
+	vdifs_waiting_answer(fs_of(req)->waiting, &request);
 }
 
 /* Switch on what the kernel offers besides libfuse's own choice. False: it does not offer it. */
@@ -494,7 +490,6 @@ const struct fuse_lowlevel_ops vdifs_fs_ops = {
 	.open = fs_open,
 	.read = fs_read,
 	.lseek = fs_lseek,
-	.release = fs_release,
 };
 
 /* --- making it ------------------------------------------------------------------------------- */
@@ -510,11 +505,10 @@ int vdifs_fs_new(struct vd_disk *disk, struct vd_index *index,
 		free(fs);
 		return vd_fail(err, ENOMEM, "out of memory");
 	}
-	pthread_mutex_init(&fs->lock, NULL);
 	fs->options = *options;
 	fs->mounter = getuid();
 	r = vdifs_tree_init(&fs->tree, disk, index, &options->tree, err);
-	if (r == 0 && vdifs_waiting_new(options->waiters, request_is_interrupted, &fs->waiting) < 0)
+	if (r == 0 && vdifs_waiting_new(request_is_interrupted, &fs->waiting) < 0)
 		r = vd_fail(err, ENOMEM, "out of memory");
 	if (r < 0)
 		vdifs_fs_free(fs);
@@ -529,9 +523,6 @@ void vdifs_fs_free(struct vdifs_fs *fs)
 		return;
 	vdifs_waiting_free(fs->waiting);
 	vdifs_workers_free(fs->workers); /* with -s this thread was a worker */
-	while (!LIST_EMPTY(&fs->files)) /* an unmount takes releases away that are under way */
-		file_close(fs, LIST_FIRST(&fs->files));
-	pthread_mutex_destroy(&fs->lock);
 	vdifs_tree_clear(&fs->tree);
 	free(fs);
 }

@@ -19,7 +19,6 @@ struct vdifs_fs_options {
 	const char *layers; /* of the sandbox, for user.vdifs.info; outlives the file system */
 	/* Called once from a worker thread when the kernel asks for the first time. */
 	void (*ready)(void *context, struct fuse_conn_info *conn);
-	unsigned waiters; /* so many threads may wait for a map (waiting.h) */
 	/* Asked for requests that wait: is the mount about to end? */
 	bool (*ending)(void *context);
 	void *context; /* of both */

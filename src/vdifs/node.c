@@ -3,7 +3,7 @@
  * The kinds of files, one after the other: directories, the raw disk, its map as JSON, the disk as
  * a QCOW2 file. Each derives all that it answers from the disk and the index of vdifs_node.shown.
  *
- * Threads: an open map has a mutex, since several requests may read it at once.
+ * Threads: what reads of a computed file go on from is taken from readers.h and belongs to one.
  */
 #include "config.h"
 
@@ -48,7 +48,7 @@ static int disk_size(const struct vdifs_node *node, struct vdifs_size *size,
 	return 0;
 }
 
-static ssize_t disk_read(const struct vdifs_node *node, void *handle, struct vdifs_read *read)
+static ssize_t disk_read(const struct vdifs_node *node, struct vdifs_read *read)
 {
 	const struct vd_disk *disk = node->shown->disk;
 	struct vdifs_worker *worker = read->worker;
@@ -56,19 +56,19 @@ static ssize_t disk_read(const struct vdifs_node *node, void *handle, struct vdi
 		read->at < disk->size ? (size_t)vd_min(read->bytes, disk->size - read->at) : 0;
 	int r = 0;
 
-	(void)handle;
 	read->is_spliced = read->can_splice && vdifs_worker_splice(worker, disk, read->at, bytes);
 	if (!read->is_spliced && bytes)
 		r = vd_disk_read(disk, worker->buffer, bytes, read->at, worker->scratch);
 	return r < 0 ? r : (ssize_t)bytes;
 }
 
-static int disk_seek(const struct vdifs_node *node, void *handle, uint64_t at, bool want_data,
-		     uint64_t *found, const struct vd_interrupt *interrupt)
+static int disk_seek(const struct vdifs_node *node, uint64_t at, bool want_data, uint64_t *found,
+		     const struct vd_interrupt *interrupt)
 {
-	(void)handle;
 	if (at >= node->shown->disk->size)
 		return -ENXIO;
+	if (!interrupt)
+		return -EINPROGRESS;
 	vdifs_shown_wanted(node->shown);
 	return vd_index_seek(node->shown->index, at, want_data, found, interrupt);
 }
@@ -81,18 +81,31 @@ const struct vdifs_kind vdifs_kind_disk = {
 	.seek = disk_seek,
 };
 
+/* --- computed files -------------------------------------------------------------------------- */
+
+/* Take a reader. 0; without an interrupt -EINPROGRESS; -EAGAIN: all are taken. */
+static int reader_take(const struct vdifs_node *node, uint64_t at, struct vdifs_reader **reader,
+		       const struct vd_interrupt *interrupt)
+{
+	if (!interrupt)
+		return -EINPROGRESS;
+	*reader = vdifs_readers_take(node->shown->readers, node, at);
+	return *reader ? 0 : -EAGAIN;
+}
+
 /* --- the map --------------------------------------------------------------------------------- */
 
-struct open_map {
-	pthread_mutex_t lock;
-	struct vd_json_reader *reader;
-};
+static int map_open(const struct vdifs_node *node, const struct vd_interrupt *interrupt)
+{
+	(void)interrupt;
+	return vdifs_shown_wait(node->shown); /* reading anywhere needs it whole */
+}
 
 static int map_size(const struct vdifs_node *node, struct vdifs_size *size,
 		    const struct vd_interrupt *interrupt)
 {
 	struct vd_index_totals totals;
-	int r = vdifs_shown_wait(node->shown, interrupt);
+	int r = map_open(node, interrupt);
 
 	vd_index_totals(node->shown->index, &totals);
 	*size = (struct vdifs_size){
@@ -103,54 +116,32 @@ static int map_size(const struct vdifs_node *node, struct vdifs_size *size,
 	return r;
 }
 
-static int map_open(const struct vdifs_node *node, void **handle,
-		    const struct vd_interrupt *interrupt)
+static ssize_t map_read(const struct vdifs_node *node, struct vdifs_read *read)
 {
 	struct vdifs_shown *shown = node->shown;
-	struct open_map *map;
-	int r = vdifs_shown_wait(shown, interrupt); /* reading anywhere needs it whole */
+	struct vdifs_reader *reader;
+	ssize_t got = map_open(node, read->interrupt);
 
-	if (r < 0)
-		return r;
-	map = calloc(1, sizeof(*map));
-	if (!map || vd_json_reader_new(shown->index, shown->disk->cluster_bits, &map->reader) < 0) {
-		free(map);
-		return -ENOMEM;
-	}
-	pthread_mutex_init(&map->lock, NULL);
-	*handle = map;
-	return 0;
-}
-
-static void map_release(void *handle)
-{
-	struct open_map *map = handle;
-
-	vd_json_reader_free(map->reader);
-	pthread_mutex_destroy(&map->lock);
-	free(map);
-}
-
-static ssize_t map_read(const struct vdifs_node *node, void *handle, struct vdifs_read *read)
-{
-	struct open_map *map = handle;
-	ssize_t got;
-
-	(void)node;
-	pthread_mutex_lock(&map->lock);
-	got = vd_json_read(map->reader, read->worker->buffer, read->bytes, read->at,
-			   read->interrupt);
-	pthread_mutex_unlock(&map->lock);
+	if (got < 0)
+		return got;
+	got = reader_take(node, read->at, &reader, read->interrupt);
+	if (got < 0)
+		return got;
+	if (!reader->json)
+		got = vd_json_reader_new(shown->index, shown->disk->cluster_bits, &reader->json);
+	if (got == 0)
+		got = vd_json_read(reader->json, read->worker->buffer, read->bytes, read->at,
+				   read->interrupt);
+	vdifs_readers_put(shown->readers, reader, read->at + (uint64_t)(got > 0 ? got : 0));
 	return got;
 }
 
 /* The map has no holes. It is open, so that its size is known. */
-static int map_seek(const struct vdifs_node *node, void *handle, uint64_t at, bool want_data,
-		    uint64_t *found, const struct vd_interrupt *interrupt)
+static int map_seek(const struct vdifs_node *node, uint64_t at, bool want_data, uint64_t *found,
+		    const struct vd_interrupt *interrupt)
 {
 	struct vd_index_totals totals;
 
-	(void)handle;
 	(void)interrupt;
 	vd_index_totals(node->shown->index, &totals);
 	if (at >= totals.json_bytes)
@@ -162,17 +153,18 @@ static int map_seek(const struct vdifs_node *node, void *handle, uint64_t at, bo
 const struct vdifs_kind vdifs_kind_map = {
 	.size = map_size,
 	.open = map_open,
-	.release = map_release,
 	.read = map_read,
 	.seek = map_seek,
 };
 
 /* --- the disk as a QCOW2 file ---------------------------------------------------------------- */
 
-struct open_view {
+static int view_open(const struct vdifs_node *node, const struct vd_interrupt *interrupt)
+{
 	const struct vd_view *view;
-	struct vd_view_reader *reader;
-};
+
+	return vdifs_shown_view(node->shown, &view, interrupt);
+}
 
 static int view_size(const struct vdifs_node *node, struct vdifs_size *size,
 		     const struct vd_interrupt *interrupt)
@@ -188,66 +180,67 @@ static int view_size(const struct vdifs_node *node, struct vdifs_size *size,
 	return r;
 }
 
-static int view_open(const struct vdifs_node *node, void **handle,
-		     const struct vd_interrupt *interrupt)
+/* Take a reader of the view, which has been made by now. 0 or an error. */
+static int view_take(const struct vdifs_node *node, uint64_t at, struct vdifs_reader **reader,
+		     const struct vd_view **view, const struct vd_interrupt *interrupt)
 {
-	struct open_view *open;
+	int r = vdifs_shown_view(node->shown, view, interrupt);
+
+	if (r == 0)
+		r = reader_take(node, at, reader, interrupt);
+	if (r < 0 || (*reader)->view)
+		return r;
+	r = vd_view_reader_new(*view, &(*reader)->view);
+	if (r < 0)
+		vdifs_readers_put(node->shown->readers, *reader, at);
+	return r;
+}
+
+static ssize_t view_read(const struct vdifs_node *node, struct vdifs_read *read)
+{
+	struct vdifs_worker *worker = read->worker;
+	struct vdifs_reader *reader;
 	const struct vd_view *view;
-	int r = vdifs_shown_view(node->shown, &view, interrupt);
+	uint64_t size, virt;
+	size_t bytes;
+	int r = view_take(node, read->at, &reader, &view, read->interrupt);
 
 	if (r < 0)
 		return r;
-	open = calloc(1, sizeof(*open));
-	if (!open || vd_view_reader_new(view, &open->reader) < 0) {
-		free(open);
-		return -ENOMEM;
-	}
-	open->view = view;
-	*handle = open;
-	return 0;
-}
-
-static void view_release(void *handle)
-{
-	struct open_view *open = handle;
-
-	vd_view_reader_free(open->reader);
-	free(open);
-}
-
-static ssize_t view_read(const struct vdifs_node *node, void *handle, struct vdifs_read *read)
-{
-	struct open_view *open = handle;
-	struct vdifs_worker *worker = read->worker;
-	uint64_t size = vd_view_size(open->view), virt;
-	size_t bytes = read->at < size ? (size_t)vd_min(read->bytes, size - read->at) : 0;
-	int r = 0;
-
+	size = vd_view_size(view);
+	bytes = read->at < size ? (size_t)vd_min(read->bytes, size - read->at) : 0;
 	read->is_spliced = read->can_splice && vdifs_worker_may_splice(bytes) &&
-			   vd_view_find(open->reader, read->at, bytes, &virt, read->interrupt) &&
+			   vd_view_find(reader->view, read->at, bytes, &virt, read->interrupt) &&
 			   vdifs_worker_splice(worker, node->shown->disk, virt, bytes);
 	if (!read->is_spliced)
-		r = vd_view_read(open->reader, worker->buffer, bytes, read->at, worker->scratch,
+		r = vd_view_read(reader->view, worker->buffer, bytes, read->at, worker->scratch,
 				 read->interrupt);
+	vdifs_readers_put(node->shown->readers, reader, read->at + (r < 0 ? 0 : bytes));
 	return r < 0 ? r : (ssize_t)bytes;
 }
 
-static int view_seek(const struct vdifs_node *node, void *handle, uint64_t at, bool want_data,
-		     uint64_t *found, const struct vd_interrupt *interrupt)
+static int view_seek(const struct vdifs_node *node, uint64_t at, bool want_data, uint64_t *found,
+		     const struct vd_interrupt *interrupt)
 {
-	struct open_view *open = handle;
+	struct vdifs_reader *reader;
+	const struct vd_view *view;
+	uint64_t place = at;
+	int r = view_take(node, at, &reader, &view, interrupt);
 
-	(void)node;
-	if (at >= vd_view_size(open->view))
-		return -ENXIO;
-	return vd_view_seek(open->reader, at, want_data, found, interrupt);
+	if (r < 0)
+		return r;
+	r = at < vd_view_size(view) ? vd_view_seek(reader->view, at, want_data, &place, interrupt)
+				    : -ENXIO;
+	vdifs_readers_put(node->shown->readers, reader, r < 0 ? at : place);
+	if (r == 0)
+		*found = place;
+	return r;
 }
 
 const struct vdifs_kind vdifs_kind_qcow2 = {
 	.from_image = true,
 	.size = view_size,
 	.open = view_open,
-	.release = view_release,
 	.read = view_read,
 	.seek = view_seek,
 };

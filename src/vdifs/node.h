@@ -37,25 +37,27 @@ struct vdifs_kind {
 	bool from_image; /* its bytes are read from the image, not made from the map */
 
 	/*
-	 * May wait until the size is known; without an interrupt it does not, and with any error
-	 * the size is 0. 0 or -errno; -EAGAIN: it would have to wait.
+	 * All of these: 0 or -errno; -EAGAIN: it must be tried again, since a map is not complete or
+	 * another thread is at it; -EINPROGRESS: there is no interrupt, and work to do; -EINTR: the
+	 * work was interrupted. With any error the size is 0.
 	 */
 	int (*size)(const struct vdifs_node *node, struct vdifs_size *size,
 		    const struct vd_interrupt *interrupt);
 
-	/* What follows is NULL in a directory; open and release, too, where there is no handle. */
+	/* What follows is NULL in a directory; open, too, where nothing has to be there first. */
 
-	/* Likewise. 0 and *handle, to be released; or -errno. */
-	int (*open)(const struct vdifs_node *node, void **handle,
+	/* May it be read? */
+	int (*open)(const struct vdifs_node *node, const struct vd_interrupt *interrupt);
+
+	/* All that there is of `bytes` at `at`. Returns how much that is. */
+	ssize_t (*read)(const struct vdifs_node *node, struct vdifs_read *read);
+
+	/*
+	 * Like vd_index_seek(), but at may be past the end: -ENXIO. *found is `at` before the call,
+	 * and after -EINTR from where it may go on.
+	 */
+	int (*seek)(const struct vdifs_node *node, uint64_t at, bool want_data, uint64_t *found,
 		    const struct vd_interrupt *interrupt);
-	void (*release)(void *handle);
-
-	/* All that there is of `bytes` at `at`, or an error. Returns how much that is. */
-	ssize_t (*read)(const struct vdifs_node *node, void *handle, struct vdifs_read *read);
-
-	/* Like vd_index_seek(), but at may be past the end: -ENXIO. */
-	int (*seek)(const struct vdifs_node *node, void *handle, uint64_t at, bool want_data,
-		    uint64_t *found, const struct vd_interrupt *interrupt);
 };
 
 struct vdifs_node {

@@ -34,9 +34,8 @@
 
 /* Requests of read-ahead that may be under way; the kernel's 12 are for slow devices. */
 #define BACKGROUND_MAX 64
-/* Threads come as they are needed. Those that wait for a map leave half of them for all else. */
+/* Threads come as they are needed. None of them waits, or works for long: see waiting.h. */
 #define WORKERS_MAX 32
-#define WAITERS_MAX (WORKERS_MAX / 2)
 
 struct server {
 	const struct vdifs_server_options *options;
@@ -124,7 +123,6 @@ static int session_new(struct server *server, struct vd_error *err)
 		},
 		.direct = options->direct,
 		.layers = server->confined->layers_text,
-		.waiters = WAITERS_MAX,
 		.ready = server_ready,
 		.ending = server_ending,
 		.context = server,

@@ -1,10 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/*
- * What the files of one disk share: see shown.h.
- *
- * Waiting is done in steps between which the caller is asked whether he has been interrupted, and
- * never with a lock held.
- */
+/* What the files of one disk share: see shown.h. Nothing is made with a lock held. */
 #include "config.h"
 
 #include <errno.h>
@@ -14,8 +9,6 @@
 #include "base/bytes.h"
 #include "map/json.h"
 #include "vdifs/shown.h"
-
-#define WAIT_NANOSECONDS 20000000L
 
 static void take_later(struct timespec *latest, const struct timespec *time)
 {
@@ -124,23 +117,25 @@ void vdifs_shown_clear(struct vdifs_shown *shown)
 	free(shown->attribute);
 }
 
-/* Start the index if it is its turn. True: it has been started. */
-static bool take_turn(struct vdifs_shown *shown)
+/* Start the index if it is its turn. 0: it has been started; -EAGAIN; or why it cannot be. */
+static int take_turn(struct vdifs_shown *shown)
 {
 	struct vdifs_turns *turns = shown->turns;
-	bool is_started;
+	int r = 0;
 
 	if (!turns)
-		return true;
+		return vd_index_start(shown->index);
 	pthread_mutex_lock(&turns->lock);
-	if (!shown->is_started && (!turns->latest || vd_index_has_ended(turns->latest->index))) {
+	if (!shown->is_started && turns->latest && !vd_index_has_ended(turns->latest->index))
+		r = -EAGAIN;
+	else if (!shown->is_started)
+		r = vd_index_start(shown->index);
+	if (!shown->is_started && r == 0) {
 		turns->latest = shown;
 		shown->is_started = true;
-		vd_index_start(shown->index); /* who waits for it hears of an error */
 	}
-	is_started = shown->is_started;
 	pthread_mutex_unlock(&turns->lock);
-	return is_started;
+	return r;
 }
 
 void vdifs_shown_wanted(struct vdifs_shown *shown)
@@ -148,59 +143,43 @@ void vdifs_shown_wanted(struct vdifs_shown *shown)
 	take_turn(shown);
 }
 
-/* 0, or -EINTR. */
-static int wait_a_little(const struct vd_interrupt *interrupt)
+int vdifs_shown_wait(struct vdifs_shown *shown)
 {
-	struct timespec time = { .tv_nsec = WAIT_NANOSECONDS };
+	int r = take_turn(shown);
 
-	nanosleep(&time, NULL);
-	return interrupt->interrupted(interrupt->context) ? -EINTR : 0;
-}
-
-int vdifs_shown_wait(struct vdifs_shown *shown, const struct vd_interrupt *interrupt)
-{
-	int r = 0;
-
-	if (!interrupt)
-		return take_turn(shown) ? vd_index_poll(shown->index) : -EAGAIN;
-	while (r == 0 && !take_turn(shown))
-		r = wait_a_little(interrupt);
-	return r < 0 ? r : vd_index_wait(shown->index, interrupt);
+	return r < 0 ? r : vd_index_poll(shown->index);
 }
 
 /* Makes something of the complete index. 0 or -errno. */
 typedef int making_fn(struct vdifs_shown *shown, const struct vd_interrupt *interrupt);
 
-/* Make it, unless another thread is at it. True: *r says how it went, now or once. */
-static bool once_try(struct vdifs_shown *shown, struct vdifs_once *once, making_fn *make,
-		     const struct vd_interrupt *interrupt, int *r)
-{
-	bool is_done, is_mine;
-
-	pthread_mutex_lock(&shown->lock);
-	is_done = once->is_done;
-	is_mine = !is_done && !once->is_begun && interrupt;
-	once->is_begun = once->is_begun || is_mine;
-	*r = once->result;
-	pthread_mutex_unlock(&shown->lock);
-	if (!is_mine)
-		return is_done;
-	*r = make(shown, interrupt);
-	pthread_mutex_lock(&shown->lock);
-	once->is_begun = false;
-	once->is_done = *r == 0 || *r == -EFBIG; /* else the next one may have more luck */
-	once->result = once->is_done ? *r : 0;
-	pthread_mutex_unlock(&shown->lock);
-	return true;
-}
-
+/* Make it, unless that was done. */
 static int once_have(struct vdifs_shown *shown, struct vdifs_once *once, making_fn *make,
 		     const struct vd_interrupt *interrupt)
 {
-	int r = vdifs_shown_wait(shown, interrupt);
+	bool is_mine = false;
+	int r = vdifs_shown_wait(shown);
 
-	while (r == 0 && !once_try(shown, once, make, interrupt, &r))
-		r = interrupt ? wait_a_little(interrupt) : -EAGAIN;
+	if (r < 0)
+		return r;
+	pthread_mutex_lock(&shown->lock);
+	if (once->is_done)
+		r = once->result;
+	else if (once->is_begun)
+		r = -EAGAIN;
+	else if (!interrupt)
+		r = -EINPROGRESS;
+	else
+		is_mine = once->is_begun = true;
+	pthread_mutex_unlock(&shown->lock);
+	if (!is_mine)
+		return r;
+	r = make(shown, interrupt);
+	pthread_mutex_lock(&shown->lock);
+	once->is_begun = false;
+	once->is_done = r == 0 || r == -EFBIG; /* else the next one may have more luck */
+	once->result = once->is_done ? r : 0;
+	pthread_mutex_unlock(&shown->lock);
 	return r;
 }
 

@@ -4,7 +4,7 @@
  * seeks, attributes and the files that are computed from its index, so that they cannot disagree.
  *
  * There may be hundreds of such disks, as snapshots have indexes of their own. These are built when
- * they are first needed, one after the other; who needs one waits until it has been built.
+ * they are first needed, one after the other.
  *
  * All functions but init and clear may be called by any thread.
  */
@@ -15,6 +15,7 @@
 #include <time.h>
 
 #include "map/view.h"
+#include "vdifs/readers.h"
 
 struct vdifs_shown;
 
@@ -36,7 +37,8 @@ struct vdifs_shown {
 	struct vd_index *index;
 	struct timespec written, changed; /* mtime and ctime of its files */
 	mode_t mode; /* of its files */
-	struct vdifs_turns *turns; /* NULL: somebody else starts the index */
+	struct vdifs_readers *readers; /* of its computed files */
+	struct vdifs_turns *turns; /* NULL: its index is built first, without waiting for a turn */
 	bool is_started; /* the index; under the lock of turns */
 	pthread_mutex_t lock; /* for the state of what is made once; never held while it is made */
 	struct vdifs_once attribute_once, view_once;
@@ -71,12 +73,13 @@ void vdifs_shown_permit(struct vdifs_shown *shown, const struct stat *image, boo
 void vdifs_shown_wanted(struct vdifs_shown *shown);
 
 /*
- * What follows waits until the index is complete, and has it built. Without an interrupt it does not
- * wait, nor make what takes long: -EAGAIN if it would have to.
+ * What follows never waits. -EAGAIN: that is needed, the index is being built, or will be in its turn,
+ * or another thread is at it. -EINPROGRESS, without an interrupt: there is work to do. -EINTR: the work
+ * was interrupted.
  */
 
-/* 0, -EINTR, or as vd_index_wait(). */
-int vdifs_shown_wait(struct vdifs_shown *shown, const struct vd_interrupt *interrupt);
+/* 0: the index is complete. -EAGAIN, or the error that ended it: the next one may have more luck. */
+int vdifs_shown_wait(struct vdifs_shown *shown);
 
 /* The value of user.intervals, which stays for as long as the disk is shown. Also -ENOMEM. */
 int vdifs_shown_attribute(struct vdifs_shown *shown, const char **text, size_t *length,

@@ -124,6 +124,7 @@ static struct vdifs_shown *disk_add(struct making *making, const struct vd_disk 
 	if (vd_index_new_sharing(disk, tree->disks[0].index, &index) < 0)
 		return NULL;
 	vdifs_shown_init(shown, index, &tree->turns);
+	shown->readers = tree->readers;
 	vdifs_shown_permit(shown, &making->disk->layers[0]->source->st, making->for_others);
 	tree->disk_count++;
 	return shown;
@@ -412,9 +413,10 @@ int vdifs_tree_init(struct vdifs_tree *tree, struct vd_disk *disk, struct vd_ind
 
 	*tree = (struct vdifs_tree){ .disks = calloc(DISKS_MAX, sizeof(*tree->disks)) };
 	pthread_mutex_init(&tree->turns.lock, NULL);
-	if (!tree->disks)
+	if (!tree->disks || vdifs_readers_new(&tree->readers) < 0)
 		return no_memory(err);
 	vdifs_shown_init(&tree->disks[tree->disk_count++], index, NULL);
+	tree->disks[0].readers = tree->readers;
 	vdifs_shown_permit(&tree->disks[0], &disk->layers[0]->source->st, options->for_others);
 	if (options->is_directory) {
 		r = directory_make(&making, options);
@@ -433,6 +435,7 @@ int vdifs_tree_init(struct vdifs_tree *tree, struct vd_disk *disk, struct vd_ind
 
 void vdifs_tree_clear(struct vdifs_tree *tree)
 {
+	vdifs_readers_free(tree->readers); /* before the views and indexes that they read */
 	for (unsigned i = 0; i < tree->disk_count; i++) {
 		vdifs_shown_clear(&tree->disks[i]);
 		if (i > 0)

@@ -28,6 +28,7 @@ struct vdifs_tree {
 	struct vdifs_shown *disks; /* [0] is the main one, the others' indexes are owned */
 	unsigned disk_count;
 	struct vdifs_turns turns; /* of the others */
+	struct vdifs_readers *readers; /* of all */
 };
 
 /*

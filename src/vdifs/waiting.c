@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Who waits, who is parked: see waiting.h.
+ * Deferred requests: see waiting.h.
  *
- * Threads: one of ours looks at those that are parked, every 20 ms while there are any. It does not
- * use libfuse's callback for interrupts: that is called with the request's lock held, when nobody may
- * reply. It never makes anything itself, since a view may have to read metadata from storage that
- * hangs; a thread that waits does, and there is one as long as anybody is parked.
+ * Threads: one looks, every 20 ms at most while anything is deferred. It does not use libfuse's
+ * callback for interrupts, which is called with the request's lock held, when nobody may reply. It
+ * does no work itself, which may have to read metadata from storage that hangs. Others work, a few
+ * for each lane. All are started when they are first needed.
+ *
+ * A slice that is too short doubles, so that work which cannot go on where it stopped comes to an
+ * end, too.
  */
 #include "config.h"
 
@@ -18,175 +21,306 @@
 
 #include "vdifs/waiting.h"
 
-#define LOOK_NANOSECONDS 20000000L
+enum {
+	THREADS_PER_LANE = 4, /* few, which leave processors to those of libfuse */
+	FIRST_MILLISECONDS = 4, /* for a thread of libfuse */
+	SLICE_MILLISECONDS = 100, /* the first one of ours */
+	LOOK_MILLISECONDS_MIN = 1, /* after something was deferred */
+	LOOK_MILLISECONDS_MAX = 20,
+};
 
-struct parked {
-	TAILQ_ENTRY(parked) link;
+struct deferred {
+	TAILQ_ENTRY(deferred) link;
 	struct vdifs_request request;
+	unsigned slice; /* milliseconds */
+};
+
+TAILQ_HEAD(deferred_list, deferred);
+
+struct lane {
+	struct vdifs_waiting *waiting;
+	struct deferred_list queue;
+	pthread_cond_t filled;
+	pthread_t threads[THREADS_PER_LANE];
+	unsigned thread_count, idle;
 };
 
 struct vdifs_waiting {
-	unsigned threads_max;
 	vd_interrupted_fn *interrupted;
-	pthread_t thread;
-	bool has_thread;
 	pthread_mutex_t lock; /* for all that follows */
 	pthread_cond_t changed;
 	bool stop;
-	unsigned threads; /* that wait */
-	TAILQ_HEAD(, parked) parked;
+	pthread_t looker;
+	bool has_looker;
+	unsigned look_after; /* milliseconds */
+	struct deferred_list waits;
+	struct lane lanes[VDIFS_LANES];
 };
 
-int vdifs_waiting_new(unsigned threads, vd_interrupted_fn *interrupted, struct vdifs_waiting **out)
+/* --- time ------------------------------------------------------------------------------------ */
+
+static struct timespec time_in(clockid_t clock, unsigned milliseconds)
+{
+	struct timespec until;
+
+	clock_gettime(clock, &until);
+	until.tv_sec += milliseconds / 1000;
+	until.tv_nsec += milliseconds % 1000 * 1000000L;
+	until.tv_sec += until.tv_nsec / 1000000000L;
+	until.tv_nsec %= 1000000000L;
+	return until;
+}
+
+/* How long one attempt may take. */
+struct slice {
+	const struct vdifs_waiting *waiting;
+	fuse_req_t req;
+	struct timespec end;
+};
+
+static bool slice_is_over(void *context)
+{
+	const struct slice *slice = context;
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec > slice->end.tv_sec ||
+	       (now.tv_sec == slice->end.tv_sec && now.tv_nsec >= slice->end.tv_nsec) ||
+	       slice->waiting->interrupted(slice->req);
+}
+
+static enum vdifs_outcome try_for(const struct vdifs_waiting *waiting,
+				  struct vdifs_request *request, unsigned milliseconds)
+{
+	struct slice slice = {
+		.waiting = waiting,
+		.req = request->req,
+		.end = time_in(CLOCK_MONOTONIC, milliseconds),
+	};
+	struct vd_interrupt interrupt = { .interrupted = slice_is_over, .context = &slice };
+
+	return request->answer(request, &interrupt);
+}
+
+/* --- threads --------------------------------------------------------------------------------- */
+
+static bool thread_start(pthread_t *thread, void *(*run)(void *), void *context)
+{
+	sigset_t all, before;
+	int r;
+
+	sigfillset(&all); /* signals are for the thread that waits for them */
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	r = pthread_create(thread, NULL, run, context);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return r == 0;
+}
+
+static void *look(void *context);
+static void *work(void *context);
+
+/* The lock is held, here and below. */
+static bool looker_start(struct vdifs_waiting *waiting)
+{
+	if (!waiting->has_looker)
+		waiting->has_looker = thread_start(&waiting->looker, look, waiting);
+	return waiting->has_looker;
+}
+
+/* One more thread, if all are busy. False: there is none. */
+static bool lane_start(struct lane *lane)
+{
+	if (lane->idle == 0 && lane->thread_count < THREADS_PER_LANE &&
+	    thread_start(&lane->threads[lane->thread_count], work, lane))
+		lane->thread_count++;
+	return lane->thread_count > 0;
+}
+
+/* Put it where it belongs after that outcome of an attempt. */
+static void put(struct vdifs_waiting *waiting, struct deferred *deferred,
+		enum vdifs_outcome outcome)
+{
+	struct lane *lane = &waiting->lanes[deferred->request.lane];
+
+	if (!looker_start(waiting) || (outcome == VDIFS_WORKS && !lane_start(lane))) {
+		fuse_reply_err(deferred->request.req, ENOMEM);
+		free(deferred);
+		return;
+	}
+	if (outcome == VDIFS_WORKS) {
+		TAILQ_INSERT_TAIL(&lane->queue, deferred, link);
+		pthread_cond_signal(&lane->filled);
+	} else {
+		TAILQ_INSERT_TAIL(&waiting->waits, deferred, link);
+	}
+	waiting->look_after = LOOK_MILLISECONDS_MIN;
+	pthread_cond_signal(&waiting->changed);
+}
+
+static void *work(void *context)
+{
+	struct lane *lane = context;
+	struct vdifs_waiting *waiting = lane->waiting;
+	struct deferred *deferred;
+	enum vdifs_outcome outcome;
+
+	pthread_mutex_lock(&waiting->lock);
+	while (!waiting->stop) {
+		deferred = TAILQ_FIRST(&lane->queue);
+		if (!deferred) {
+			lane->idle++;
+			pthread_cond_wait(&lane->filled, &waiting->lock);
+			lane->idle--;
+			continue;
+		}
+		TAILQ_REMOVE(&lane->queue, deferred, link);
+		pthread_mutex_unlock(&waiting->lock);
+		outcome = try_for(waiting, &deferred->request, deferred->slice);
+		pthread_mutex_lock(&waiting->lock);
+		if (outcome == VDIFS_WORKS)
+			deferred->slice *= 2;
+		if (outcome == VDIFS_REPLIED)
+			free(deferred);
+		else
+			put(waiting, deferred, outcome);
+	}
+	pthread_mutex_unlock(&waiting->lock);
+	return NULL;
+}
+
+/* Give up those of the list whose callers have been interrupted; `all`: each of them. */
+static void list_give_up(const struct vdifs_waiting *waiting, struct deferred_list *list, bool all)
+{
+	struct deferred *deferred, *next;
+
+	for (deferred = TAILQ_FIRST(list); deferred; deferred = next) {
+		next = TAILQ_NEXT(deferred, link);
+		if (!all && !waiting->interrupted(deferred->request.req))
+			continue;
+		TAILQ_REMOVE(list, deferred, link);
+		fuse_reply_err(deferred->request.req, EINTR);
+		free(deferred);
+	}
+}
+
+/* Answer those that waited for what is there now. */
+static void waits_try(struct vdifs_waiting *waiting)
+{
+	struct deferred *deferred, *next;
+
+	for (deferred = TAILQ_FIRST(&waiting->waits); deferred; deferred = next) {
+		enum vdifs_outcome outcome = deferred->request.answer(&deferred->request, NULL);
+
+		next = TAILQ_NEXT(deferred, link);
+		if (outcome == VDIFS_WAITS)
+			continue;
+		TAILQ_REMOVE(&waiting->waits, deferred, link);
+		if (outcome == VDIFS_WORKS)
+			put(waiting, deferred, outcome);
+		else
+			free(deferred);
+	}
+}
+
+static bool is_empty(const struct vdifs_waiting *waiting)
+{
+	bool empty = TAILQ_EMPTY(&waiting->waits);
+
+	for (unsigned i = 0; i < VDIFS_LANES; i++)
+		empty = empty && TAILQ_EMPTY(&waiting->lanes[i].queue);
+	return empty;
+}
+
+static void *look(void *context)
+{
+	struct vdifs_waiting *waiting = context;
+
+	pthread_mutex_lock(&waiting->lock);
+	while (!waiting->stop) {
+		struct timespec until = time_in(CLOCK_REALTIME, waiting->look_after);
+
+		if (is_empty(waiting)) {
+			pthread_cond_wait(&waiting->changed, &waiting->lock);
+			continue;
+		}
+		/* What comes meanwhile need not be looked at before its time. */
+		while (!waiting->stop && pthread_cond_timedwait(&waiting->changed, &waiting->lock,
+								&until) != ETIMEDOUT)
+			;
+		waiting->look_after = waiting->look_after * 2 < LOOK_MILLISECONDS_MAX
+					      ? waiting->look_after * 2
+					      : LOOK_MILLISECONDS_MAX;
+		list_give_up(waiting, &waiting->waits, false);
+		for (unsigned i = 0; i < VDIFS_LANES; i++)
+			list_give_up(waiting, &waiting->lanes[i].queue, false);
+		waits_try(waiting);
+	}
+	pthread_mutex_unlock(&waiting->lock);
+	return NULL;
+}
+
+/* --- the whole ------------------------------------------------------------------------------- */
+
+int vdifs_waiting_new(vd_interrupted_fn *interrupted, struct vdifs_waiting **out)
 {
 	struct vdifs_waiting *waiting = calloc(1, sizeof(*waiting));
 
 	if (!waiting)
 		return -ENOMEM;
-	waiting->threads_max = threads;
 	waiting->interrupted = interrupted;
 	pthread_mutex_init(&waiting->lock, NULL);
 	pthread_cond_init(&waiting->changed, NULL);
-	TAILQ_INIT(&waiting->parked);
+	TAILQ_INIT(&waiting->waits);
+	for (unsigned i = 0; i < VDIFS_LANES; i++) {
+		waiting->lanes[i].waiting = waiting;
+		TAILQ_INIT(&waiting->lanes[i].queue);
+		pthread_cond_init(&waiting->lanes[i].filled, NULL);
+	}
 	*out = waiting;
 	return 0;
 }
 
 void vdifs_waiting_free(struct vdifs_waiting *waiting)
 {
-	struct parked *parked;
-
 	if (!waiting)
 		return;
 	pthread_mutex_lock(&waiting->lock);
 	waiting->stop = true;
 	pthread_cond_broadcast(&waiting->changed);
+	for (unsigned i = 0; i < VDIFS_LANES; i++)
+		pthread_cond_broadcast(&waiting->lanes[i].filled);
 	pthread_mutex_unlock(&waiting->lock);
-	if (waiting->has_thread)
-		pthread_join(waiting->thread, NULL);
-	while ((parked = TAILQ_FIRST(&waiting->parked))) {
-		TAILQ_REMOVE(&waiting->parked, parked, link);
-		fuse_reply_err(parked->request.req, EINTR);
-		free(parked);
+	if (waiting->has_looker)
+		pthread_join(waiting->looker, NULL);
+	for (unsigned i = 0; i < VDIFS_LANES; i++) {
+		for (unsigned j = 0; j < waiting->lanes[i].thread_count; j++)
+			pthread_join(waiting->lanes[i].threads[j], NULL);
+	}
+	list_give_up(waiting, &waiting->waits, true);
+	for (unsigned i = 0; i < VDIFS_LANES; i++) {
+		list_give_up(waiting, &waiting->lanes[i].queue, true);
+		pthread_cond_destroy(&waiting->lanes[i].filled);
 	}
 	pthread_cond_destroy(&waiting->changed);
 	pthread_mutex_destroy(&waiting->lock);
 	free(waiting);
 }
 
-/* Answer one that is parked, if it can or must be. */
-static bool parked_try(const struct vdifs_waiting *waiting, struct parked *parked)
-{
-	if (!waiting->interrupted(parked->request.req))
-		return parked->request.answer(&parked->request, NULL);
-	fuse_reply_err(parked->request.req, EINTR);
-	return true;
-}
-
-/* Wait for somebody to be parked or, if there is somebody, for a while. The lock is held. */
-static void look_later(struct vdifs_waiting *waiting)
-{
-	struct timespec until;
-
-	if (TAILQ_EMPTY(&waiting->parked)) {
-		pthread_cond_wait(&waiting->changed, &waiting->lock);
-		return;
-	}
-	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_nsec += LOOK_NANOSECONDS;
-	until.tv_sec += until.tv_nsec / 1000000000L;
-	until.tv_nsec %= 1000000000L;
-	pthread_cond_timedwait(&waiting->changed, &waiting->lock, &until);
-}
-
-static void *look(void *context)
-{
-	struct vdifs_waiting *waiting = context;
-	struct parked *parked, *next;
-
-	pthread_mutex_lock(&waiting->lock);
-	while (!waiting->stop) {
-		look_later(waiting);
-		for (parked = TAILQ_FIRST(&waiting->parked); parked; parked = next) {
-			next = TAILQ_NEXT(parked, link);
-			if (!parked_try(waiting, parked))
-				continue;
-			TAILQ_REMOVE(&waiting->parked, parked, link);
-			free(parked);
-		}
-	}
-	pthread_mutex_unlock(&waiting->lock);
-	return NULL;
-}
-
-/* Start the thread that looks, which few mounts need. The lock is held. */
-static bool look_start(struct vdifs_waiting *waiting)
-{
-	sigset_t all, before;
-
-	if (waiting->has_thread)
-		return true;
-	sigfillset(&all); /* signals are for the thread that waits for them */
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	waiting->has_thread = pthread_create(&waiting->thread, NULL, look, waiting) == 0;
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	return waiting->has_thread;
-}
-
-/* Park the request if there are threads enough that wait. Else, or if it cannot be: one more waits. */
-static bool park_or_wait(struct vdifs_waiting *waiting, const struct vdifs_request *request)
-{
-	struct parked *parked = NULL;
-
-	pthread_mutex_lock(&waiting->lock);
-	if (waiting->threads >= waiting->threads_max && look_start(waiting))
-		parked = malloc(sizeof(*parked));
-	if (parked) {
-		parked->request = *request;
-		TAILQ_INSERT_TAIL(&waiting->parked, parked, link);
-		pthread_cond_broadcast(&waiting->changed);
-	} else {
-		waiting->threads++;
-	}
-	pthread_mutex_unlock(&waiting->lock);
-	return parked;
-}
-
-/* The next one for a thread that has waited, or NULL: it waits no more. */
-static struct parked *next_or_done(struct vdifs_waiting *waiting)
-{
-	struct parked *parked;
-
-	pthread_mutex_lock(&waiting->lock);
-	parked = TAILQ_FIRST(&waiting->parked);
-	if (parked)
-		TAILQ_REMOVE(&waiting->parked, parked, link);
-	else
-		waiting->threads--;
-	pthread_mutex_unlock(&waiting->lock);
-	return parked;
-}
-
-static void wait_for(const struct vdifs_waiting *waiting, struct vdifs_request *request)
-{
-	struct vd_interrupt interrupt = {
-		.interrupted = waiting->interrupted,
-		.context = request->req,
-	};
-
-	request->answer(request, &interrupt);
-}
-
 void vdifs_waiting_answer(struct vdifs_waiting *waiting, const struct vdifs_request *request)
 {
 	struct vdifs_request own = *request;
-	struct parked *parked;
+	enum vdifs_outcome outcome = try_for(waiting, &own, FIRST_MILLISECONDS);
+	struct deferred *deferred;
 
-	if (own.answer(&own, NULL) || park_or_wait(waiting, &own))
+	if (outcome == VDIFS_REPLIED)
 		return;
-	wait_for(waiting, &own);
-	while ((parked = next_or_done(waiting))) {
-		wait_for(waiting, &parked->request);
-		free(parked);
+	deferred = malloc(sizeof(*deferred));
+	if (!deferred) {
+		fuse_reply_err(own.req, ENOMEM);
+		return;
 	}
+	*deferred = (struct deferred){ .request = own, .slice = SLICE_MILLISECONDS };
+	pthread_mutex_lock(&waiting->lock);
+	put(waiting, deferred, outcome);
+	pthread_mutex_unlock(&waiting->lock);
 }

@@ -24,7 +24,7 @@ effort() { # effort SHORT USUAL NIGHTLY: as in ../lib/tap.py
 # This is the command of that name with a longer limit.
 timeout() {
 	local words=()
-	while [[ $1 == -k ]]; do words+=(-k "$2"); shift 2; done
+	while [[ $1 == -[ks] ]]; do words+=("$1" "$2"); shift 2; done
 	command timeout "${words[@]}" $(($1 * VD_PATIENCE)) "${@:2}"
 }
 

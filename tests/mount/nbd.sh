@@ -334,6 +334,18 @@ killed() {
 	is "and ends well" "$ended_with" 0
 	like "soon" "$((SECONDS - start))" '[0-5]'
 	is "in one line, whatever was read" "$(wc -l <log)" 1
+	kit s file images/small.qcow2
+	server=$pid
+	in_foreground '' "$(at s)"
+	wait_for 20 eval '[ "$(attribute user.vdifs.info mnt | jq .map.complete)" = true ]'
+	kill -KILL "$server"
+	wait "$server" 2>/dev/null
+	dd if=mnt/disk.raw of=/dev/null bs=64k conv=noerror 2>/dev/null
+	claim "a compressed image whose server was killed: the log says it" \
+		wait_for 5 grep -q 'connection to the server is lost' log
+	unmount mnt
+	end_of "$daemon"
+	is "in one line, too" "$(wc -l <log)" 1
 }
 
 # With a reader that waits for a server that is stopped.

@@ -6,6 +6,7 @@
 #include "config.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdlib.h>
 
 #include "base/bytes.h"
@@ -266,6 +267,63 @@ static void a_walk_that_fails_at_once_is_told_too(void **state)
 	vd_disk_close(disk);
 }
 
+static unsigned threads_to_fail;
+
+int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *),
+			  void *context);
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *),
+			  void *context);
+
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *),
+			  void *context)
+{
+	if (threads_to_fail == 0)
+		return __real_pthread_create(thread, attributes, run, context);
+	threads_to_fail--;
+	return EAGAIN;
+}
+
+static void a_thread_that_does_not_start_is_started_later(void **state)
+{
+	struct dice dice = { 1 };
+	struct vd_disk *disk = laid_out_disk(4096, FIRST_BYTE, &dice);
+	struct vd_index *index = index_of(disk);
+
+	(void)state;
+	threads_to_fail = 1;
+	assert_int_equal(vd_index_start(index), -ENOMEM);
+	assert_int_equal(vd_index_wait(index, NULL), -ENOMEM);
+	assert_int_equal(vd_index_poll(index), -ENOMEM);
+	assert_int_equal(vd_index_start(index), 0);
+	assert_int_equal(vd_index_wait(index, NULL), 0);
+	assert_int_equal(vd_index_start(index), 0);
+	vd_index_free(index);
+	vd_disk_close(disk);
+}
+
+static void an_interrupted_seek_says_where_it_may_go_on(void **state)
+{
+	struct vd_disk *disk = gated_disk(NULL, 100000);
+	struct vd_index *index = index_of(disk);
+	struct patience patience = { .left = 1 };
+	struct vd_interrupt interrupt = { patience_ends, &patience };
+	uint64_t at = 0, found = 0;
+	unsigned rounds = 0;
+	int r;
+
+	(void)state;
+	while ((r = vd_index_seek(index, at, false, &found, &interrupt)) == -EINTR) {
+		assert_true(found > at);
+		at = found;
+		patience.left = 1;
+		rounds++;
+	}
+	assert_int_equal(r, 0);
+	assert_true(found == disk->size && rounds > 20);
+	vd_index_free(index);
+	vd_disk_close(disk);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -274,6 +332,8 @@ int main(void)
 		cmocka_unit_test(the_estimate_near_the_end_is_still_within_its_bounds),
 		cmocka_unit_test(waiting_can_be_interrupted),
 		cmocka_unit_test(a_long_seek_can_be_interrupted),
+		cmocka_unit_test(a_thread_that_does_not_start_is_started_later),
+		cmocka_unit_test(an_interrupted_seek_says_where_it_may_go_on),
 		cmocka_unit_test(a_walk_that_fails_is_told_to_those_who_wait),
 		cmocka_unit_test(a_walk_that_fails_at_once_is_told_too),
 	};
