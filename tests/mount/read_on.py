@@ -15,7 +15,8 @@ from faults import Faults, processes
 READERS = 5
 CROWD = 40              # readers at once while it warms up: as many threads as there will ever be
 WARM_SHARE = 0.25       # of the time
-THREADS_MAX = 55        # of a server: 32 for requests, 16 that decode, 4 for a map, and one each that waits, indexes, serves
+THREADS_MAX = 63        # of a server: 32 for requests, 8 for long ones, 16 that decode, 4 for a map, and one each that
+                        # waits, indexes, serves
 TRIES = 60              # of a read that fails; 3 of 100 reads below do
 SLACK_KIB = 2048        # what memory may wander by in a long run; four times that in a short one
 
