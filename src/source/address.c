@@ -16,7 +16,7 @@
 #define UNIX_SCHEME "nbd+unix://"
 #define DEFAULT_PORT "10809"
 
-/* Schemes of the same family. */
+/* Schemes of the same family, and others that QEMU's programs take. */
 static const struct {
 	const char *scheme, *why;
 } refused[] = {
@@ -26,6 +26,9 @@ static const struct {
 	{ "nbds+vsock://", "connections to virtual machines (vsock) are not supported" },
 	{ "nbd+ssh://", "connections through SSH are not supported; use a tunnel, as of ssh -L" },
 	{ "nbds+ssh://", "connections through SSH are not supported; use a tunnel, as of ssh -L" },
+	{ "http://", "web servers are not supported; nbdkit curl makes an NBD server of an address" },
+	{ "https://", "web servers are not supported; nbdkit curl makes an NBD server of an address" },
+	{ "ssh://", "SSH is not supported; nbdkit ssh makes an NBD server of a file there" },
 };
 
 #define REFUSED (sizeof(refused) / sizeof(*refused))

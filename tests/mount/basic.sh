@@ -287,7 +287,22 @@ END
 	unmount plain
 }
 
+# Not even the end of the file, which a VHD is looked for at, is worth a word then.
+no_words() {
+	local name
+	qemu-img create -q -f vpc quiet.vhd 16M
+	for name in quiet.vhd tail.qcow2; do
+		begin "$vdifs" -f $mode "$name" mnt 2>log
+		wait_for 20 mounted mnt
+		ls mnt >/dev/null
+		unmount mnt
+		end_of "$pid"
+		is "a good mount of $name leaves no word in the log$in" "$ended_with, $(cat log)" '0, '
+	done
+}
+
 names
+each_mode no_words
 each_mode directory
 each_mode file_form
 each_mode own_path

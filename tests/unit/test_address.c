@@ -11,10 +11,11 @@
 static void only_known_schemes_make_an_address(void **state)
 {
 	static const char *const are[] = { "nbd://h/e", "nbd+unix:///?socket=s", "nbds://h/",
-					   "nbd+vsock://1/", "nbd://" };
+					   "nbd+vsock://1/", "nbd://",
+					   "http://h/e",      "ssh://h/e" };
 	static const char *const are_not[] = { "disk.qcow2",     "./nbd://h/e", "/nbd://h/e",
-					       "nbd:h:10809",    "nbd",         "http://h/e",
-					       "json:{\"a\":1}", "NBD://h/e",   "" };
+					       "nbd:h:10809",    "nbd",         "NBD://h/e",
+					       "json:{\"a\":1}", "" };
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_LENGTH(are); i++)
@@ -71,6 +72,8 @@ static void what_is_not_understood_is_refused(void **state)
 		{ "nbds+unix:///?socket=s", -ENOTSUP, "TLS" },
 		{ "nbd+vsock://1/", -ENOTSUP, "vsock" },
 		{ "nbd+ssh://h/", -ENOTSUP, "ssh -L" },
+		{ "https://h/x.qcow2", -ENOTSUP, "nbdkit curl" },
+		{ "ssh://h/x.qcow2", -ENOTSUP, "nbdkit ssh" },
 		{ "nbd://", -EINVAL, "HOST" },
 		{ "nbd:///e", -EINVAL, "HOST" },
 		{ "nbd://:1/e", -EINVAL, "HOST" },
