@@ -26,8 +26,10 @@ static const struct {
 	{ "nbds+vsock://", "connections to virtual machines (vsock) are not supported" },
 	{ "nbd+ssh://", "connections through SSH are not supported; use a tunnel, as of ssh -L" },
 	{ "nbds+ssh://", "connections through SSH are not supported; use a tunnel, as of ssh -L" },
-	{ "http://", "web servers are not supported; nbdkit curl makes an NBD server of an address" },
-	{ "https://", "web servers are not supported; nbdkit curl makes an NBD server of an address" },
+	{ "http://",
+	  "web servers are not supported; nbdkit curl makes an NBD server of an address" },
+	{ "https://",
+	  "web servers are not supported; nbdkit curl makes an NBD server of an address" },
 	{ "ssh://", "SSH is not supported; nbdkit ssh makes an NBD server of a file there" },
 };
 

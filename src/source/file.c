@@ -152,9 +152,9 @@ static int holes_prepare(struct vd_source *source)
 			 (!matters || vd_unwritten_none(source->fd, source->size)));
 	vd_unwritten_free(file->unwritten);
 	file->unwritten = NULL;
-	return matters && !source->dense ?
-		       vd_unwritten_new(source->fd, source->size, &file->unwritten) :
-		       0;
+	return matters && !source->dense
+		       ? vd_unwritten_new(source->fd, source->size, &file->unwritten)
+		       : 0;
 }
 
 int vd_source_examine(struct vd_source *source, struct vd_error *err)

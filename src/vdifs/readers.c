@@ -54,7 +54,8 @@ struct vdifs_reader *vdifs_readers_take(struct vdifs_readers *readers, const voi
 	struct vdifs_reader *reader, *found = NULL;
 
 	pthread_mutex_lock(&readers->lock);
-	TAILQ_FOREACH (reader, &readers->list, link) {
+	TAILQ_FOREACH(reader, &readers->list, link)
+	{
 		if (reader->is_taken)
 			continue;
 		found = reader;

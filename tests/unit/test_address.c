@@ -10,12 +10,14 @@
 
 static void only_known_schemes_make_an_address(void **state)
 {
-	static const char *const are[] = { "nbd://h/e", "nbd+unix:///?socket=s", "nbds://h/",
-					   "nbd+vsock://1/", "nbd://",
-					   "http://h/e",      "ssh://h/e" };
-	static const char *const are_not[] = { "disk.qcow2",     "./nbd://h/e", "/nbd://h/e",
-					       "nbd:h:10809",    "nbd",         "NBD://h/e",
-					       "json:{\"a\":1}", "" };
+	static const char *const are[] = { "nbd://h/e", "nbd+unix:///?socket=s",
+					   "nbds://h/", "nbd+vsock://1/",
+					   "nbd://",    "http://h/e",
+					   "ssh://h/e" };
+	static const char *const are_not[] = {
+		"disk.qcow2", "./nbd://h/e", "/nbd://h/e",     "nbd:h:10809",
+		"nbd",        "NBD://h/e",   "json:{\"a\":1}", ""
+	};
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_LENGTH(are); i++)
