@@ -180,7 +180,8 @@ installed_tests() {
 
 check_package() {
 	command -v apt-get >/dev/null || return
-	step distcheck make -C build distcheck TESTS="test_bytes tests/style/tree.sh" || return
+	step distcheck make -C build distcheck check_PROGRAMS=test_bytes \
+		TESTS="test_bytes tests/style/tree.sh" || return
 	step package make_package || return
 	step lintian lintian --pedantic --fail-on error,warning,info,pedantic build/package/*.changes
 	step install installed_package || return
