@@ -4,7 +4,7 @@
 #
 #	tests/fuzz/fuzz.sh [SECONDS]
 #
-# First, with the compiler of the build, every seed; some with all bits of their headers turned over and
+# First, with the compiler of the build, every seed; some with bits of their headers turned over (all: VD_NIGHTLY) and
 # cut at all edges; the good ones with each read failing once. Then, where clang has libFuzzer, three
 # fuzzers side by side (QCOW2, VHD, chains) for SECONDS each (5; 600 with VD_NIGHTLY), under ASan and UBSan. Prints TAP.
 # What is found is kept in $VD_BUILDDIR/fuzz/findings, also as a text for tests/fuzz/findings, the corpora beside it
@@ -111,8 +111,8 @@ for kind in qcow2 vhd chain; do
 done
 small=("$work"/seeds/qcow2/good-qcow2-{zstd-small-clusters,cluster-512,snapshot-vm-state,extended-l2-bit-0,compressed-first}
 	"$work"/seeds/vhd/good-vhd-{bitmap-exact,block-size-512} "$work"/seeds/chain/good-vhd-differencing-block-sizes)
-claim "every bit of the headers turned over" "$work/replay.log" "$build/fuzz_replay" --flips "${small[@]}"
-claim "cut at every edge and beside it" "$work/replay.log" "$build/fuzz_replay" --cuts "${small[@]}"
+claim "bits of the headers turned over" "$work/replay.log" "$build/fuzz_replay" --flips "${small[@]}"
+claim "cut at edges and beside them" "$work/replay.log" "$build/fuzz_replay" --cuts "${small[@]}"
 claim "each read failing once: EIO, short, end of file" "$work/replay.log" \
 	"$build/fuzz_replay" --faults "$work"/seeds/{qcow2,vhd,chain}/good-*
 if grep -q __asan_init "$build/vdifs"; then # once is enough: the other build does it
