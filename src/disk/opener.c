@@ -384,7 +384,8 @@ static int list_fill(struct list *list, DIR *directory, const char *after)
 	}
 	if (r == 0 && errno != 0)
 		r = -errno;
-	qsort(list->names, list->count, sizeof(*list->names), compare_names);
+	if (list->count > 0) /* without any there is no array */
+		qsort(list->names, list->count, sizeof(*list->names), compare_names);
 	return r;
 }
 

@@ -67,6 +67,7 @@ static void check_disk(struct vd_disk *disk, const char *expected)
 	assert_true(at == disk->size);
 	assert_int_equal(vd_entries_next(entries, &entry), 0);
 	assert_string_equal(text, expected);
+	vd_entries_clear(entries);
 	free(entries);
 	vd_disk_close(disk);
 }
@@ -218,6 +219,7 @@ static void want_of_memory_is_told(void **state)
 	fake_layer(image)->error = -ENOMEM;
 	vd_entries_init(entries, disk);
 	assert_int_equal(vd_entries_next(entries, &entry), -ENOMEM);
+	vd_entries_clear(entries);
 	free(entries);
 	vd_disk_close(disk);
 }
@@ -253,6 +255,7 @@ static void random_disks_are_told_whole(void **state)
 			}
 		}
 		assert_true(at == disk->size);
+		vd_entries_clear(entries);
 		fake_truth_free(&truth);
 		vd_disk_close(disk);
 	}
