@@ -13,17 +13,18 @@ usage() {
 	cat <<-END
 	usage: ./check.sh            install what is missing, build in ./build, and run the tests there
 	       ./check.sh short      the tests that depend most on the system's libraries and programs
+	       ./check.sh whole      all tests of one build, in their usual length
 	       ./check.sh prepare    only install what is missing
 
-	With CI=true in the environment a skipped test is a failed one, and there is more: longer runs,
+	With CI=true in the environment a skipped test is a failed one, and there is more: "whole",
 	fuzzing, endurance, sanitizers, ThreadSanitizer, other compilers, the Debian package, another
-	Debian. "make check" in build/ runs all of the tests in one build, for longer, too.
+	Debian.
 	A test that fails leaves its output in build/, in a file of its name that ends in .log.
 	END
 }
 
 case ${1-} in
-'' | short | prepare) ;;
+'' | short | whole | prepare) ;;
 -h | --help) usage; exit 0 ;;
 *) usage >&2; exit 2 ;;
 esac
@@ -261,7 +262,7 @@ check_more() { # with CI=true
 }
 
 needs=''
-[ -n "${1-}" ] || needs=$fuzz_needs
+case ${1-} in '' | whole) needs=$fuzz_needs ;; esac
 [ "${CI-}" != true ] || needs="$fuzz_needs $package_needs $compiler_needs $other_system_needs"
 require "$build_needs" "$demo_needs" "$test_needs" "$needs" || give_up
 [ "${1-}" != prepare ] || finish
@@ -273,13 +274,13 @@ if [ "${1-}" = short ]; then
 	tests=$(short_tests | paste -s -d ' ' -)
 	VD_SHORT=1 VD_ORACLE=200 run_tests build TESTS="$tests"
 	step try ./try.sh
-elif [ "${CI-}" != true ]; then
+elif [ "${CI-}" != true ] && [ "${1-}" != whole ]; then
 	VD_SHORT=1 run_tests build TESTS="$(group quick)"
 	step try ./try.sh
 else
 	FUZZ_SECONDS="${FUZZ_SECONDS:-20}" run_tests build
 	step try ./try.sh
-	check_more
+	[ "${1-}" = whole ] || check_more
 fi
 check_leftovers
 finish

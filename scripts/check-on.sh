@@ -14,9 +14,9 @@ top=$(cd "$(dirname "$0")/.." && pwd)
 
 usage() {
 	cat <<-END
-	usage: scripts/check-on.sh SUITE [short|prepare]
+	usage: scripts/check-on.sh SUITE [short|whole|prepare]
 
-	short and prepare are for check.sh.
+	short, whole and prepare are for check.sh.
 
 	SUITE is the name of a Debian suite: bookworm, trixie, sid. Its system is made in
 	\$VD_SYSTEMS/SUITE (default: /var/cache/vdifs-check/SUITE) if it is not there yet, which needs

@@ -45,7 +45,7 @@ part "seeds and fuzzing on 32 bits" seeds_32
 part "ThreadSanitizer" make check-threads
 part "soak" bash "$top/tests/mount/soak.sh" "${SOAK_SECONDS:-600}"
 for suite in bookworm trixie sid; do
-	part "all tests on Debian $suite" "$top/scripts/check-on.sh" "$suite"
+	part "all tests on Debian $suite" "$top/scripts/check-on.sh" "$suite" whole
 done
 [ ${#failed[@]} -eq 0 ] && echo "All parts are good." && exit
 printf 'Failed: %s\n' "${failed[@]}"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * What a server or a file system has said about holes, kept for a while: it answers for many ranges
- * at once, and whoever walks over the disk asks for them one by one.
+ * at once, and a walk over the disk asks for them one by one.
  *
  * An answer is a row of neighbouring ranges. The last few answers are kept, the one that was used
  * longest ago goes first. Self-locking.

@@ -2,7 +2,7 @@
 /*
  * Parts of a file that are reserved but were never written: zeros, like a hole. SEEK_HOLE of ext4 and
  * XFS calls them data as long as some of their pages are in the page cache, so that a file has
- * another map once somebody has read it. FIEMAP tells them apart.
+ * another map once a program has read it. FIEMAP tells them apart.
  *
  * Self-locking; the file is only asked about, and what it has in memory is written if there is no
  * other way to know.

@@ -18,7 +18,7 @@ struct vdifs_readers;
 
 struct vdifs_reader {
 	TAILQ_ENTRY(vdifs_reader) link;
-	const void *of; /* whose it is; NULL: nobody's */
+	const void *of; /* the node that it reads; NULL: none yet */
 	uint64_t next; /* where it would go on */
 	bool is_taken;
 	struct vd_json_reader *json; /* one of the two; NULL: not made yet */

@@ -3,7 +3,7 @@
  * Deferred requests: see waiting.h.
  *
  * Threads: one looks, every 20 ms at most while anything is deferred. It does not use libfuse's
- * callback for interrupts, which is called with the request's lock held, when nobody may reply. It
+ * callback for interrupts, which is called with the request's lock held, when no thread may reply. It
  * does no work itself, which may have to read metadata from storage that hangs. Others work, a few
  * for each lane. All are started when they are first needed.
  *

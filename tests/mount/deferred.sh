@@ -60,7 +60,7 @@ END
 	claim "and its processes end${1:+ with $1}$in" wait_for 10 no_daemon
 }
 
-# Whoever waits for a map with -s keeps nobody from reading, and can be interrupted.
+# With -s a process that waits for a map keeps no other from reading, and can be interrupted.
 single() {
 	local waiter took
 	mount_image -s disk.qcow2 mnt || return

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # Space that is reserved in the image's file but was never written is no data, however much of the file is in the
-# page cache: the map and sparse copies stay as they are when somebody has read the file. What was
+# page cache: the map and sparse copies stay as they are when a program has read the file. What was
 # written is data at once, also before the disk has it.
 # shellcheck source-path=SCRIPTDIR source=lib.sh disable=SC2317
 . "$(dirname "$0")/lib.sh"
