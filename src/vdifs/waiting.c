@@ -64,8 +64,8 @@ static struct timespec time_in(clockid_t clock, unsigned milliseconds)
 	struct timespec until;
 
 	clock_gettime(clock, &until);
-	until.tv_sec += milliseconds / 1000;
-	until.tv_nsec += milliseconds % 1000 * 1000000L;
+	until.tv_sec += (time_t)(milliseconds / 1000);
+	until.tv_nsec += (long)(milliseconds % 1000) * 1000000;
 	until.tv_sec += until.tv_nsec / 1000000000L;
 	until.tv_nsec %= 1000000000L;
 	return until;
