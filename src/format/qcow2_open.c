@@ -17,7 +17,7 @@
 
 #include "base/bytes.h"
 #include "format/qcow2.h"
-#include "support/overlap.h"
+#include "support/collisions.h"
 
 /* Offsets in the header ("Header"). */
 enum {
@@ -357,8 +357,7 @@ static int first_cluster_read(struct vd_image *image, const struct header *heade
 	return r;
 }
 
-static int features_check(struct vd_image *image, const struct header *header,
-			  struct vd_error *err)
+static int features_check(struct vd_image *image, const struct header *header, struct vd_error *err)
 {
 	const char *name = image->source->name;
 	struct qcow2 *q = image->state;
@@ -436,10 +435,8 @@ static int l1_check(struct vd_image *image, const char *which, struct vd_error *
 /* Looking for L1 entries that share an L2 table. */
 struct l1_search {
 	struct vd_image *image;
-	enum { L1_ORDER, L1_ADD, L1_MARK } step; /* in order? collect; mark the shared ones */
 	uint64_t last; /* host, of the last table so far */
-	struct vd_overlap set;
-	bool shared; /* a table was added twice */
+	struct vd_collisions set; /* without pieces: are they in order? */
 };
 
 /* Look at `count` entries from number `first` on. 0; 1: they are not in order. */
@@ -447,7 +444,7 @@ static int l1_search_page(struct l1_search *search, const uint8_t *entries, uint
 			  uint32_t count)
 {
 	const struct vd_image *image = search->image;
-	struct qcow2 *q = image->state;
+	const struct qcow2 *q = image->state;
 
 	for (uint32_t i = 0; i < count; i++) {
 		uint64_t host = get_be64(entries + (size_t)i * 8) & QCOW2_OFFSET_MASK;
@@ -456,13 +453,11 @@ static int l1_search_page(struct l1_search *search, const uint8_t *entries, uint
 		if (host == 0 || host % q->cluster_bytes != 0 ||
 		    !vd_inside(host, q->cluster_bytes, image->source->size))
 			continue;
-		if (search->step == L1_ORDER && host <= search->last)
+		if (search->set.pieces)
+			vd_collisions_add(&search->set, host, first + i);
+		else if (host <= search->last)
 			return 1;
 		search->last = host;
-		if (search->step == L1_ADD)
-			search->shared |= vd_overlap_add(&search->set, host);
-		else if (search->step == L1_MARK && vd_overlap_is_shared(&search->set, host))
-			q->l1_alias[(first + i) / 8] |= (uint8_t)(1 << (first + i) % 8);
 	}
 	return 0;
 }
@@ -496,17 +491,22 @@ static int l1_search(struct l1_search *search)
 static int l1_search_shared(struct l1_search *search)
 {
 	struct qcow2 *q = search->image->state;
-	int r = vd_overlap_init(&search->set, q->cluster_bytes, q->l1_size);
+	int r = vd_collisions_init(&search->set, q->l1_size);
+	size_t found = 0;
 
-	search->step = L1_ADD;
 	if (r == 0)
 		r = l1_search(search);
-	if (r == 0 && search->shared) {
+	if (r == 0) {
 		q->l1_alias = calloc(1, q->l1_size / 8 + 1);
-		search->step = L1_MARK;
-		r = q->l1_alias ? l1_search(search) : -ENOMEM;
+		r = q->l1_alias ? 0 : -ENOMEM;
 	}
-	vd_overlap_free(&search->set);
+	if (r == 0)
+		found = vd_collisions_find(&search->set, q->cluster_bytes, q->l1_alias);
+	vd_collisions_free(&search->set);
+	if (found == 0) {
+		free(q->l1_alias);
+		q->l1_alias = NULL;
+	}
 	return r;
 }
 
@@ -533,7 +533,7 @@ static int l1_scan(struct vd_image *image, struct vd_error *err)
 	if (r < 0)
 		return r;
 	r = l1_search(&search);
-	if (r > 0 && l1_spend(image, VD_COST_HASHED, err) < 0)
+	if (r > 0 && l1_spend(image, VD_COST_SORTED, err) < 0)
 		return -E2BIG;
 	if (r > 0)
 		r = l1_search_shared(&search);
@@ -569,7 +569,8 @@ static void snapshot_use(struct vd_image *image, const struct vd_snapshot *snaps
 			.tv_nsec = (long)(snapshot->date_ns < NANOSECONDS ? snapshot->date_ns : 0),
 		};
 	/* IDs are used again after a snapshot was deleted, hence the date. */
-	image->snapshot = vd_mix_text(vd_mix(snapshot->date_sec, snapshot->date_ns), snapshot->id) | 1;
+	image->snapshot =
+		vd_mix_text(vd_mix(snapshot->date_sec, snapshot->date_ns), snapshot->id) | 1;
 }
 
 static int snapshot_match(const struct vd_snapshot *snapshot, void *data)

@@ -245,7 +245,7 @@ static int bat_search_page(struct bat_search *search, const uint8_t *entries, ui
 		/* An entry that is wrong by itself takes no place from others. */
 		if (entry == BAT_ABSENT || place_fault(search->image, host))
 			continue;
-		if (search->set.blocks)
+		if (search->set.pieces)
 			vd_collisions_add(&search->set, entry, (uint32_t)(first + i));
 		else if (host < search->end)
 			return 1;
@@ -293,22 +293,24 @@ static int bat_search_overlaps(struct bat_search *search, struct vd_error *err)
 	struct vhd *vhd = search->image->state;
 	uint64_t sectors = (vhd->bitmap_bytes + vhd->block_bytes) / VD_SECTOR;
 	int r = vd_collisions_init(&search->set, (size_t)search->blocks);
-	long found = -ENOMEM;
+	size_t found = 0;
 
 	if (r == 0)
 		r = bat_search(search);
 	if (r == 0)
 		r = bat_spend(search, search->set.count * VD_COST_SORTED, err);
-	if (r == 0)
+	if (r == 0) {
 		vhd->overlaps = calloc(1, (size_t)(search->blocks / 8 + 1));
-	if (r == 0 && vhd->overlaps)
+		r = vhd->overlaps ? 0 : -ENOMEM;
+	}
+	if (r == 0)
 		found = vd_collisions_find(&search->set, sectors, vhd->overlaps);
 	vd_collisions_free(&search->set);
 	if (found == 0) {
 		free(vhd->overlaps);
 		vhd->overlaps = NULL;
 	}
-	return r == 0 && found < 0 ? -ENOMEM : r;
+	return r;
 }
 
 /*
@@ -347,16 +349,17 @@ static void headers_log(const struct vd_image *image, const struct vhd_footer *f
 
 	if (footer->end_is_lost)
 		vd_log(LOG_WARNING,
-		       "%s: no valid VHD footer at the end of the file, which is missing or damaged; "
+		       "%s: no valid VHD footer at the end of the file, which is missing or "
+		       "damaged; "
 		       "the copy at byte 0 is used",
 		       image->source->name);
 	if (footer->sum_is_wrong || vhd->header_is_suspect)
 		vd_log(LOG_WARNING,
 		       "%s: the VHD %s a wrong checksum, which is ignored; the disk may be wrong",
 		       image->source->name,
-		       !footer->sum_is_wrong	? "dynamic header has" :
-		       vhd->header_is_suspect ? "footer and dynamic header have" :
-						"footer has");
+		       !footer->sum_is_wrong    ? "dynamic header has"
+		       : vhd->header_is_suspect ? "footer and dynamic header have"
+						: "footer has");
 }
 
 /* The header, the tables and the blocks of an image that is not fixed. */

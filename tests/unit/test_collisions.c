@@ -11,22 +11,23 @@
 enum { BLOCKS = 200 };
 
 /* Search among these blocks and compare each answer with all other blocks. */
-static void check(const uint32_t *starts, uint32_t count, uint64_t length)
+static void check(const uint64_t *starts, uint32_t count, uint64_t length)
 {
 	uint8_t bits[BLOCKS / 8 + 1] = { 0 };
 	struct vd_collisions set;
-	long found = 0;
+	size_t found = 0;
 
 	assert_int_equal(vd_collisions_init(&set, count), 0);
 	for (uint32_t i = 0; i < count; i++)
 		vd_collisions_add(&set, starts[i], i);
-	assert_true(vd_collisions_find(&set, length, bits) >= 0);
+	vd_collisions_find(&set, length, bits);
 	for (uint32_t i = 0; i < count; i++) {
 		bool shares = false;
 
 		for (uint32_t j = 0; j < count; j++)
-			shares = shares || (i != j && starts[i] < starts[j] + length &&
-					    starts[j] < starts[i] + length);
+			shares = shares || (i != j && (starts[i] >= starts[j]
+							       ? starts[i] - starts[j]
+							       : starts[j] - starts[i]) < length);
 		assert_int_equal(bits[i / 8] >> i % 8 & 1, shares);
 		found += shares;
 	}
@@ -38,17 +39,18 @@ static void check(const uint32_t *starts, uint32_t count, uint64_t length)
 static void what_is_found_is_what_all_pairs_show(void **state)
 {
 	struct dice dice = { 1 };
-	uint32_t starts[BLOCKS];
+	uint64_t starts[BLOCKS];
 
 	(void)state;
 	for (int round = 0; round < 500; round++) {
 		uint64_t length = 1 + dice_roll(&dice, 40);
 		uint32_t count = 1 + (uint32_t)dice_roll(&dice, BLOCKS);
 		uint64_t room = 1 + dice_roll(&dice, 4 * count * length);
-		uint32_t first = (uint32_t)dice_roll(&dice, UINT32_MAX - room - length);
+		uint64_t first =
+			dice_roll(&dice, (UINT64_C(1) << (16 + round % 48)) - room - length);
 
 		for (uint32_t i = 0; i < count; i++)
-			starts[i] = first + (uint32_t)dice_roll(&dice, room);
+			starts[i] = first + dice_roll(&dice, room);
 		check(starts, count, length);
 	}
 }
@@ -56,7 +58,7 @@ static void what_is_found_is_what_all_pairs_show(void **state)
 /* Each block lies on the next one by a little: none of them may be believed. */
 static void of_blocks_that_overlap_in_a_row_all_are_found(void **state)
 {
-	uint32_t starts[BLOCKS];
+	uint64_t starts[BLOCKS];
 
 	(void)state;
 	for (uint32_t i = 0; i < BLOCKS; i++)
@@ -67,7 +69,8 @@ static void of_blocks_that_overlap_in_a_row_all_are_found(void **state)
 
 static void the_largest_places_work(void **state)
 {
-	static const uint32_t starts[] = { UINT32_MAX, 0, UINT32_MAX - 9, UINT32_MAX - 20, 3 };
+	static const uint64_t starts[] = { UINT32_MAX, 0, UINT32_MAX - 9, UINT32_MAX - 20, 3 };
+	static const uint64_t far[] = { UINT64_MAX, 0, UINT64_MAX - 9, UINT64_MAX - 20, 3 };
 
 	(void)state;
 	check(starts, 5, 10);
@@ -75,6 +78,23 @@ static void the_largest_places_work(void **state)
 	check(starts, 5, UINT64_C(1) << 31);
 	check(starts, 1, 10);
 	check(starts, 0, 10);
+	check(far, 4, 10);
+	check(far, 4, 9);
+}
+
+/* Each digit decides somewhere, and so does each alone: pieces that differ in one bit or in two. */
+static void pieces_are_told_apart_by_any_digit(void **state)
+{
+	uint64_t starts[BLOCKS];
+
+	(void)state;
+	for (unsigned bit = 0; bit < 64; bit++) {
+		for (uint32_t i = 0; i < BLOCKS; i++)
+			starts[i] = (i % 2 ? UINT64_C(1) << bit : 0) |
+				    (i > 60 ? UINT64_C(1) << i % 64 : 0);
+		check(starts, BLOCKS, 1);
+		check(starts, 64, 1);
+	}
 }
 
 int main(void)
@@ -83,6 +103,7 @@ int main(void)
 		cmocka_unit_test(what_is_found_is_what_all_pairs_show),
 		cmocka_unit_test(of_blocks_that_overlap_in_a_row_all_are_found),
 		cmocka_unit_test(the_largest_places_work),
+		cmocka_unit_test(pieces_are_told_apart_by_any_digit),
 	};
 
 	return cmocka_run_group_tests_name("collisions", tests, NULL, NULL);
