@@ -34,27 +34,27 @@ void vd_collisions_free(struct vd_collisions *set)
 
 void vd_collisions_add(struct vd_collisions *set, uint64_t start, uint32_t index)
 {
-	set->pieces[set->count++] = (struct vd_piece){
+	set->pieces[set->count++] = (struct vd_collisions_piece){
 		.start_high = (uint32_t)(start >> 32),
 		.start_low = (uint32_t)start,
 		.index = index,
 	};
 }
 
-static uint64_t start_of(const struct vd_piece *piece)
+static uint64_t start_of(const struct vd_collisions_piece *piece)
 {
 	return (uint64_t)piece->start_high << 32 | piece->start_low;
 }
 
-static unsigned digit_of(const struct vd_piece *piece, unsigned shift)
+static unsigned digit_of(const struct vd_collisions_piece *piece, unsigned shift)
 {
 	return (unsigned)(start_of(piece) >> shift) & (DIGITS - 1);
 }
 
-static void sort_few(struct vd_piece *pieces, size_t count)
+static void sort_few(struct vd_collisions_piece *pieces, size_t count)
 {
 	for (size_t i = 1; i < count; i++) {
-		struct vd_piece piece = pieces[i];
+		struct vd_collisions_piece piece = pieces[i];
 		size_t at = i;
 
 		for (; at > 0 && start_of(&pieces[at - 1]) > start_of(&piece); at--)
@@ -67,7 +67,8 @@ static void sort_few(struct vd_piece *pieces, size_t count)
  * Bring the pieces into the order of one digit. `ends` gets where each digit's pieces end; those of
  * the digit before end where they begin.
  */
-static void sort_digit(struct vd_piece *pieces, size_t count, unsigned shift, size_t *ends)
+static void sort_digit(struct vd_collisions_piece *pieces, size_t count, unsigned shift,
+		       size_t *ends)
 {
 	size_t next[DIGITS], sum = 0; /* where the next piece of a digit belongs */
 
@@ -83,7 +84,7 @@ static void sort_digit(struct vd_piece *pieces, size_t count, unsigned shift, si
 	/* What lies where a digit's next piece belongs goes where it belongs itself, until it is there. */
 	for (unsigned digit = 0; digit < DIGITS; digit++) {
 		while (next[digit] < ends[digit]) {
-			struct vd_piece piece = pieces[next[digit]];
+			struct vd_collisions_piece piece = pieces[next[digit]];
 			unsigned its = digit_of(&piece, shift);
 
 			pieces[next[digit]] = pieces[next[its]];
@@ -92,7 +93,7 @@ static void sort_digit(struct vd_piece *pieces, size_t count, unsigned shift, si
 	}
 }
 
-static void sort(struct vd_piece *pieces, size_t count, unsigned shift)
+static void sort(struct vd_collisions_piece *pieces, size_t count, unsigned shift)
 {
 	size_t ends[DIGITS], begin = 0;
 
@@ -109,7 +110,7 @@ static void sort(struct vd_piece *pieces, size_t count, unsigned shift)
 
 size_t vd_collisions_find(struct vd_collisions *set, uint64_t length, uint8_t *bits)
 {
-	const struct vd_piece *pieces = set->pieces;
+	const struct vd_collisions_piece *pieces = set->pieces;
 	size_t found = 0;
 
 	sort(set->pieces, set->count, TOP_SHIFT);

@@ -11,12 +11,12 @@
 #include <stdint.h>
 
 /* The start in two halves: three aligned numbers take 12 bytes, where a number of 64 bits makes it 16. */
-struct vd_piece {
+struct vd_collisions_piece {
 	uint32_t start_high, start_low, index;
 };
 
 struct vd_collisions {
-	struct vd_piece *pieces;
+	struct vd_collisions_piece *pieces;
 	size_t count;
 };
 

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <jansson.h>
 #include <libdeflate.h>
+#include <malloc.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,6 +31,8 @@ static atomic_long allocations; /* since a run began */
 static atomic_long fails_at; /* the number of the one that fails; 0: none */
 static atomic_bool fails_on; /* and all after it */
 
+enum { STAINED = 8192 };
+
 static bool fails(void)
 {
 	long number = atomic_fetch_add(&allocations, 1) + 1, at = atomic_load(&fails_at);
@@ -48,7 +51,24 @@ static bool fails(void)
 		return fails() ? NULL : __real_##name arguments; \
 	}
 
-WRAP(void *, malloc, (size_t bytes), (bytes))
+/*
+ * Fresh memory holds no zeros, as with MALLOC_PERTURB_, which would fill the megabytes of buffers, too,
+ * and take most of the time of this test.
+ */
+static void *stained(void *memory, size_t bytes)
+{
+	if (memory)
+		memset(memory, 0xa5, bytes < STAINED ? bytes : STAINED);
+	return memory;
+}
+
+void *__real_malloc(size_t bytes);
+void *__wrap_malloc(size_t bytes);
+void *__wrap_malloc(size_t bytes)
+{
+	return fails() ? NULL : stained(__real_malloc(bytes), bytes);
+}
+
 WRAP(void *, calloc, (size_t count, size_t bytes), (count, bytes))
 WRAP(void *, realloc, (void *old, size_t bytes), (old, bytes))
 WRAP(char *, strdup, (const char *text), (text))
@@ -451,6 +471,9 @@ int main(void)
 		IN_FOLDER(images_with_shared_tables_and_blocks_survive),
 	};
 
+#ifdef M_PERTURB
+	mallopt(M_PERTURB, 0); /* see stained() */
+#endif
 	json_set_alloc_funcs(__wrap_malloc, free);
 	return cmocka_run_group_tests_name("malloc", tests, NULL, NULL);
 }
