@@ -75,7 +75,7 @@ def find_program(builddir, name):
 def run_program(argv, cwd):
     """Output goes through files: a daemon keeps a pipe open for as long as it lives."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        environment = dict(os.environ, LC_ALL='C')
+        environment = dict(os.environ, LC_ALL='C', MALLOC_PERTURB_='165')
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=cwd, env=environment)
         try:
             status = process.wait(TIME_LIMIT)

@@ -492,21 +492,12 @@ static int l1_search_shared(struct l1_search *search)
 {
 	struct qcow2 *q = search->image->state;
 	int r = vd_collisions_init(&search->set, q->l1_size);
-	size_t found = 0;
 
 	if (r == 0)
 		r = l1_search(search);
-	if (r == 0) {
-		q->l1_alias = calloc(1, q->l1_size / 8 + 1);
-		r = q->l1_alias ? 0 : -ENOMEM;
-	}
 	if (r == 0)
-		found = vd_collisions_find(&search->set, q->cluster_bytes, q->l1_alias);
+		r = vd_collisions_find(&search->set, q->cluster_bytes, q->l1_size, &q->l1_alias);
 	vd_collisions_free(&search->set);
-	if (found == 0) {
-		free(q->l1_alias);
-		q->l1_alias = NULL;
-	}
 	return r;
 }
 

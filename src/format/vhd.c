@@ -293,23 +293,15 @@ static int bat_search_overlaps(struct bat_search *search, struct vd_error *err)
 	struct vhd *vhd = search->image->state;
 	uint64_t sectors = (vhd->bitmap_bytes + vhd->block_bytes) / VD_SECTOR;
 	int r = vd_collisions_init(&search->set, (size_t)search->blocks);
-	size_t found = 0;
 
 	if (r == 0)
 		r = bat_search(search);
 	if (r == 0)
 		r = bat_spend(search, search->set.count * VD_COST_SORTED, err);
-	if (r == 0) {
-		vhd->overlaps = calloc(1, (size_t)(search->blocks / 8 + 1));
-		r = vhd->overlaps ? 0 : -ENOMEM;
-	}
 	if (r == 0)
-		found = vd_collisions_find(&search->set, sectors, vhd->overlaps);
+		r = vd_collisions_find(&search->set, sectors, (size_t)search->blocks,
+				       &vhd->overlaps);
 	vd_collisions_free(&search->set);
-	if (found == 0) {
-		free(vhd->overlaps);
-		vhd->overlaps = NULL;
-	}
 	return r;
 }
 

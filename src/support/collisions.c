@@ -108,12 +108,12 @@ static void sort(struct vd_collisions_piece *pieces, size_t count, unsigned shif
 	}
 }
 
-size_t vd_collisions_find(struct vd_collisions *set, uint64_t length, uint8_t *bits)
+/* The pieces are in order. True: some share a unit. */
+static bool mark(const struct vd_collisions *set, uint64_t length, uint8_t *bits)
 {
 	const struct vd_collisions_piece *pieces = set->pieces;
-	size_t found = 0;
+	bool found = false;
 
-	sort(set->pieces, set->count, TOP_SHIFT);
 	for (size_t i = 0; i < set->count; i++) {
 		uint64_t start = start_of(&pieces[i]);
 		uint32_t index = pieces[i].index;
@@ -123,7 +123,20 @@ size_t vd_collisions_find(struct vd_collisions *set, uint64_t length, uint8_t *b
 		if (!before && !after)
 			continue;
 		bits[index / 8] |= (uint8_t)(1 << index % 8);
-		found++;
+		found = true;
 	}
 	return found;
+}
+
+int vd_collisions_find(struct vd_collisions *set, uint64_t length, size_t indexes, uint8_t **bits)
+{
+	*bits = calloc(1, indexes / 8 + 1);
+	if (!*bits)
+		return -ENOMEM;
+	sort(set->pieces, set->count, TOP_SHIFT);
+	if (!mark(set, length, *bits)) {
+		free(*bits);
+		*bits = NULL;
+	}
+	return 0;
 }

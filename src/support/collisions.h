@@ -28,10 +28,10 @@ void vd_collisions_free(struct vd_collisions *set);
 void vd_collisions_add(struct vd_collisions *set, uint64_t start, uint32_t index);
 
 /*
- * For each piece that shares a unit with another one, set bit `index` of `bits` (bit 0 is the lowest
- * one of byte 0). All pieces of an overlap are found, because none can be told to be the right one.
- * Needs no further memory. The number of such pieces.
+ * Set *bits, which the caller frees, to a bit for each index below `indexes` (bit 0 is the lowest one
+ * of byte 0): does its piece share a unit with another one? NULL: none does. All pieces of an overlap
+ * are found, because none can be told to be the right one. 0 or -ENOMEM.
  */
-size_t vd_collisions_find(struct vd_collisions *set, uint64_t length, uint8_t *bits);
+int vd_collisions_find(struct vd_collisions *set, uint64_t length, size_t indexes, uint8_t **bits);
 
 #endif
