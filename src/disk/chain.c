@@ -91,6 +91,11 @@ struct vd_open_request chain_request(const struct chain *chain, const char *role
 	};
 }
 
+bool chain_is_missing(int r)
+{
+	return r == -ENOENT || r == -ENOTDIR || r == -EXDEV;
+}
+
 /* A data file that is not where its name leads: look in the directories of --search. */
 static int data_search(struct chain *chain, struct vd_open_request *request, struct vd_source **out)
 {
@@ -135,7 +140,7 @@ static int chain_data(struct chain *chain, struct vd_image *image, const char *b
 			 : is_top ? "--data-file=PATH"
 				  : "--search=DIR, which is for the directory that has it",
 			 &image->data, err);
-	if (r < 0 && !by_hand && data_search(chain, &request, &image->data) == 0)
+	if (chain_is_missing(r) && !by_hand && data_search(chain, &request, &image->data) == 0)
 		return 0;
 	return r;
 }
@@ -196,7 +201,8 @@ static void say_if_newer(const struct vd_image *child, const struct vd_parent *p
 	if (parent->recorded == 0 || (!is_newer && image->made <= parent->recorded))
 		return;
 	vd_log(LOG_WARNING,
-	       "%s: the parent %s is newer than this image has recorded; if it was written to since, "
+	       "%s: the parent %s is newer than this image has recorded; if it was written to "
+	       "since, "
 	       "and not only copied, the disk is wrong",
 	       child->source->name, image->source->name);
 }

@@ -42,6 +42,12 @@ int chain_layer(struct chain *chain, struct vd_source *source, const char *forma
 		struct vd_error *err);
 
 /*
+ * Does the error of an opening say that there is no file of that name where we may look, so that one
+ * of the same name elsewhere may stand for it? One that is refused or in use is there.
+ */
+bool chain_is_missing(int r);
+
+/*
  * The file that an option names as the parent of the last layer, or NULL: none. -EINVAL: two do.
  */
 int parent_by_hand(struct chain *chain, const char **path, struct vd_error *err);

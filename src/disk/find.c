@@ -87,7 +87,7 @@ const char *vd_find_inside(const char *directory, const char *name)
 
 /* --- one step -------------------------------------------------------------------------------- */
 
-/* Open one part of a path. -EXDEV: it leads up, or it is a symbolic link, which is not followed. */
+/* Open one part of a path. -ENOSYS: it leads up, or it is a symbolic link, which is not followed. */
 static int step(int at, const char *part, size_t bytes, bool is_last, int flags)
 {
 	char name[NAME_MAX + 1];
@@ -95,7 +95,7 @@ static int step(int at, const char *part, size_t bytes, bool is_last, int flags)
 	int fd, r = 0;
 
 	if (bytes == 2 && memcmp(part, "..", 2) == 0)
-		return -EXDEV;
+		return -ENOSYS;
 	if (bytes >= sizeof(name))
 		return -ENAMETOOLONG;
 	memcpy(name, part, bytes);
@@ -106,7 +106,7 @@ static int step(int at, const char *part, size_t bytes, bool is_last, int flags)
 	if (fstat(fd, &st) < 0)
 		r = -errno;
 	else if (S_ISLNK(st.st_mode) && !(is_last && (flags & O_NOFOLLOW)))
-		r = -EXDEV;
+		r = -ENOSYS;
 	else if (!is_last && !S_ISDIR(st.st_mode))
 		r = -ENOTDIR;
 	if (r < 0)
@@ -213,6 +213,7 @@ static int follow_link(int at_fd, const char *name, struct vd_found *found)
 	close(found->dir_fd);
 	found->dir_fd = found->real_fd;
 	found->real_fd = -1;
+	found->is_elsewhere = true;
 	return 0;
 }
 
@@ -295,6 +296,21 @@ static int open_to_read(int at_fd, const char *name, int flags)
 	return fd < 0 ? -errno : fd;
 }
 
+/*
+ * The very file that was found, through /proc. A lease on it is given up while we wait, which a file
+ * server does within /proc/sys/fs/lease-break-time.
+ */
+static int open_found(const struct vd_found *found, const char *path)
+{
+	int fd = open_to_read(AT_FDCWD, path, 0);
+
+	if (fd == -EWOULDBLOCK && S_ISREG(found->st.st_mode)) {
+		fd = openat(AT_FDCWD, path, READ_FLAGS & ~O_NONBLOCK);
+		fd = fd < 0 ? -errno : fd;
+	}
+	return fd;
+}
+
 int vd_found_open(const struct vd_found *found)
 {
 	char path[64];
@@ -302,8 +318,9 @@ int vd_found_open(const struct vd_found *found)
 	int fd;
 
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", found->fd);
-	fd = open_to_read(AT_FDCWD, path, 0);
-	if ((fd == -ENOENT || fd == -ENOTDIR) && found->dir_fd >= 0) { /* there is no /proc */
+	fd = open_found(found, path);
+	if ((fd == -ENOENT || fd == -ENOTDIR) && found->dir_fd >= 0 &&
+	    access("/proc/self/fd", F_OK) != 0) {
 		if (found->is_link && found->is_beneath)
 			return -EXDEV;
 		fd = open_to_read(found->dir_fd, found->base, found->is_link ? 0 : O_NOFOLLOW);

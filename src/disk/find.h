@@ -5,7 +5,8 @@
  * examines first. Start-up only, one thread.
  *
  * Each function returns 0 or -errno: -ENOENT and its like; -EXDEV: the name leads out of the
- * directory; -ESTALE: the directory was exchanged meanwhile.
+ * directory; -ENOSYS: it has a symbolic link or "..", and whether it stays there only openat2(2) could
+ * tell; -ESTALE: the directory was exchanged meanwhile.
  */
 #ifndef VD_DISK_FIND_H
 #define VD_DISK_FIND_H
@@ -21,6 +22,7 @@ struct vd_found {
 	int real_fd; /* that path is a symbolic link: of the file's own directory; else -1 */
 	char *base; /* the last part of the path, which is in dir_fd; or NULL */
 	bool is_link, is_beneath; /* how to find it again */
+	bool is_elsewhere; /* dir_fd is not the directory of the path that was followed */
 };
 
 #define VD_FOUND_NONE ((struct vd_found){ .fd = -1, .dir_fd = -1, .real_fd = -1 })

@@ -57,6 +57,31 @@ static void found_path(const struct vd_found *found, const char *given, char *pa
 	}
 }
 
+/*
+ * Is this the number that stands for all users whom a user namespace, as of a container, does not know?
+ * Two files of that owner may belong to two.
+ */
+static bool is_unknown(uid_t owner)
+{
+	unsigned first = 0, outside = 0, count = 0, overflow = 65534;
+	FILE *file = fopen("/proc/sys/kernel/overflowuid", "re");
+
+	if (file) {
+		if (fscanf(file, "%u", &overflow) != 1)
+			overflow = 65534;
+		fclose(file);
+	}
+	if (owner != overflow)
+		return false;
+	file = fopen("/proc/self/uid_map", "re");
+	if (!file)
+		return true;
+	if (fscanf(file, "%u %u %u", &first, &outside, &count) != 3)
+		count = 0;
+	fclose(file);
+	return first != 0 || outside != 0 || count != UINT32_MAX;
+}
+
 /* What the policy says about the file itself, before it is opened. */
 static int check_file(const struct vd_open_request *request, const char *shown, const char *path,
 		      const struct stat *st, struct vd_error *err)
@@ -72,6 +97,11 @@ static int check_file(const struct vd_open_request *request, const char *shown, 
 		return vd_fail(err, EPERM, "%s: %s '%s' belongs to user %u, the image to user %u",
 			       request->base->name, request->role, shown, st->st_uid,
 			       request->owner);
+	if (is_unknown(st->st_uid))
+		return vd_fail(err, EPERM,
+			       "%s: whether %s '%s' has the same owner cannot be told in this user "
+			       "namespace",
+			       request->base->name, request->role, shown);
 	return 0;
 }
 
@@ -93,7 +123,7 @@ static char *directory_text(const char *given)
 
 /*
  * Examine what was found, open it and make a source of it. `shown`: its name, escaped; `given`: the
- * path by which the user named it, or NULL.
+ * path that was followed, or NULL.
  */
 static int accept_found(const struct vd_open_request *request, const char *shown, const char *given,
 			struct vd_found *found, struct vd_source **out, struct vd_error *err)
@@ -118,7 +148,7 @@ static int accept_found(const struct vd_open_request *request, const char *shown
 	vd_identity_find(fd, &source->identity);
 	source->real_fd = found->real_fd;
 	found->real_fd = -1;
-	source->dir_text = given ? directory_text(given) : NULL;
+	source->dir_text = given && !found->is_elsewhere ? directory_text(given) : NULL;
 	*out = source;
 	return 0;
 }
@@ -145,8 +175,8 @@ static void log_both(const struct vd_open_request *request, const char *shown,
 	found_path(other, request->name, path, sizeof(path));
 	vd_escape(two, sizeof(two), path, strlen(path));
 	vd_log(LOG_WARNING,
-	       "%s is a symbolic link, and there are two files '%s': %s, which is taken as QEMU "
-	       "takes it, and %s",
+	       "%s is a symbolic link, and there are two files '%s': %s, which comes first, as for "
+	       "QEMU, and %s",
 	       request->base->name, shown, one, two);
 }
 
@@ -158,9 +188,8 @@ static void log_real(const struct vd_open_request *request, const char *shown,
 	found_path(found, request->name, path, sizeof(path));
 	vd_escape(where, sizeof(where), path, strlen(path));
 	vd_log(LOG_WARNING,
-	       "%s is a symbolic link and has no %s '%s' beside it; the one beside the real file "
-	       "is "
-	       "taken, %s",
+	       "%s is a symbolic link and has no %s '%s' beside it; there is one beside the real "
+	       "file, %s",
 	       request->base->name, request->role, shown, where);
 }
 
@@ -177,6 +206,7 @@ static int find_relative(const struct vd_open_request *request, const char *show
 		return r;
 	if (r < 0) {
 		*found = other;
+		found->is_elsewhere = true;
 		log_real(request, shown, found);
 		return 0;
 	}
@@ -270,10 +300,23 @@ static int open_named_by_image(const struct vd_open_request *request, struct vd_
 		return vd_fail(err, EXDEV,
 			       "%s: names the %s '%s', but an image on a server is in no directory",
 			       from, request->role, shown);
+	if (S_ISBLK(request->base->st.st_mode) && !request->directory &&
+	    request->policy != VD_BACKING_ANY)
+		return vd_fail(
+			err, EXDEV,
+			"%s: names the %s '%s', but a guest may have written what is on a block "
+			"device",
+			from, request->role, shown);
 	r = find_named_by_image(request, shown, &found);
 	if (r == -EXDEV)
 		return vd_fail(err, EXDEV, "%s: %s '%s' lies outside the image's directory", from,
 			       request->role, shown);
+	if (r == -ENOSYS)
+		return vd_fail(
+			err, EXDEV,
+			"%s: %s '%s' has a symbolic link or '..' in it, and openat2(2), which "
+			"keeps it in the image's directory, is missing here",
+			from, request->role, shown);
 	if (r < 0)
 		return vd_fail(err, -r, "%s: cannot open %s '%s': %s", from, request->role, shown,
 			       strerror(-r));
@@ -326,11 +369,16 @@ static int open_named_by_hand(const struct vd_open_request *request, struct vd_s
 int vd_opener_open(const struct vd_open_request *request, struct vd_source **out,
 		   struct vd_error *err)
 {
+	int r;
+
 	if (request->base)
-		return open_named_by_image(request, out, err);
-	if (vd_address_is(request->name))
-		return open_address(request, out, err);
-	return open_named_by_hand(request, out, err);
+		r = open_named_by_image(request, out, err);
+	else if (vd_address_is(request->name))
+		r = open_address(request, out, err);
+	else
+		r = open_named_by_hand(request, out, err);
+	return r == -ESTALE ? -EIO
+			    : r; /* of a file server or a race; to callers it means another UUID */
 }
 
 /* --- lists ----------------------------------------------------------------------------------- */

@@ -46,7 +46,7 @@ struct vd_open_request {
  * Errors, with a message that says what is wrong and leaves the advice to the caller: -ENOENT and
  * its like; -EXDEV: policy, outside the directory; -EPERM: policy, another owner; -ENOTBLK: policy,
  * a block device; -EACCES: policy none, or the kernel's; -EINVAL: a name or a kind of file that is
- * never opened.
+ * never opened; never -ESTALE, which says of a parent that it has another UUID.
  */
 typedef int vd_open_fn(void *context, const struct vd_open_request *request, struct vd_source **out,
 		       struct vd_error *err);

@@ -143,15 +143,17 @@ static int guess_check(const struct vd_source *source, const struct vd_parent *p
 	int r = parent->unless ? parent->unless->probe(source) : 0;
 
 	if (r < 0)
-		return vd_fail(err, -r, "%s: cannot read what it is: %s", source->name, strerror(-r));
+		return vd_fail(err, -r, "%s: cannot read what it is: %s", source->name,
+			       strerror(-r));
 	if (r == 0)
 		return 0;
-	return vd_fail(err, EINVAL,
-		       "%s: the image above it records no UUID for its parent, which means a %s disk, "
-		       "but this looks like a %s image: say which it is with --backing-format=%s or "
-		       "--backing-format=%s",
-		       source->name, parent->format, parent->unless->name, parent->unless->name,
-		       parent->format);
+	return vd_fail(
+		err, EINVAL,
+		"%s: the image above it records no UUID for its parent, which means a %s disk, "
+		"but this looks like a %s image: say which it is with --backing-format=%s or "
+		"--backing-format=%s",
+		source->name, parent->format, parent->unless->name, parent->unless->name,
+		parent->format);
 }
 
 /* Open one candidate for the parent and see whether it is the right one. */
@@ -250,6 +252,28 @@ static bool is_final(int r)
 	return r == 0 || r == -EBUSY || r == -ENOMEM || r == -E2BIG;
 }
 
+/*
+ * May another file than the one that gave `r` be the parent? By a UUID the right one is known. Without
+ * one, a file that is refused is not passed over for one that only has the same name; that also holds
+ * for one outside the directory, unless the user said that any parent will do.
+ */
+static bool may_go_on(const struct vd_parent *parent, bool check_uuid, int r)
+{
+	if (parent->check_uuid && check_uuid)
+		return true;
+	return r == -EXDEV ? parent->check_uuid : chain_is_missing(r);
+}
+
+static void log_other_name(const struct chain *chain, const struct vd_image *image)
+{
+	const struct vd_disk *disk = chain->disk;
+
+	vd_log(LOG_WARNING,
+	       "%s: is taken as the parent of %s, which records no UUID, because the "
+	       "name that it records first leads to no usable file",
+	       image->source->name, disk->layers[disk->count - 1]->source->name);
+}
+
 /* Try the names that the image gives, in order. `err` then says why none will do. */
 static int try_names(struct chain *chain, struct vd_open_request *request, const char *option,
 		     bool check_uuid, struct vd_image **out, struct vd_error *err)
@@ -264,8 +288,10 @@ static int try_names(struct chain *chain, struct vd_open_request *request, const
 	for (unsigned i = 0; i < parent->count; i++) {
 		request->name = parent->names[i];
 		r = parent_try(chain, request, option, check_uuid, out, err);
-		if (is_final(r) || parent->count == 1) /* its own message says enough */
-			return r;
+		if (r == 0 && i > 0 && !parent->check_uuid)
+			log_other_name(chain, *out);
+		if (is_final(r) || parent->count == 1 || !may_go_on(parent, check_uuid, r))
+			return r; /* its own message says enough */
 		if (is_telling(r) && !told) {
 			telling = *err;
 			told = r;
@@ -483,13 +509,14 @@ int parent_open(struct chain *chain, const char *path, struct vd_image **out, st
 	advise_option(chain, &option);
 	request.base = chain->disk->layers[index]->source;
 	r = try_names(chain, &request, option.text, true, out, err);
-	if (is_final(r) || is_telling(r) || request.policy == VD_BACKING_NONE)
+	if (is_final(r) || is_telling(r) || request.policy == VD_BACKING_NONE ||
+	    !(chain->parents[index].check_uuid || chain_is_missing(r)))
 		return r;
 	if (options->search_count > 0)
 		searched = search(chain, &request, true, out, &other);
 	if (searched == -ENOENT && options->any_parent && chain->parents[index].check_uuid) {
 		searched = try_names(chain, &request, option.text, false, out, &other);
-		if (searched < 0 && options->search_count > 0)
+		if (chain_is_missing(searched) && options->search_count > 0)
 			searched = search(chain, &request, false, out, &other);
 		if (searched == 0)
 			log_any(chain, *out);

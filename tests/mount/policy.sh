@@ -181,7 +181,23 @@ volumes() {
 	qemu-io -f qcow2 -c 'write -q -P 66 2M 64k' "$work/vg/top"
 	qemu-img convert -O raw "$work/vg/top" volumes.raw
 	mounts_as "a chain of volumes" --backing=any vg/top top volumes.raw
-	refuse "a chain of volumes under same-dir$in" 'outside.*--backing=any' "$vdifs" vg/top mnt
+	refuse "a chain of volumes under same-dir$in" 'block device.*--backing=any' "$vdifs" vg/top mnt
+	# A guest that writes the header itself would be shown what root has in memory below /dev.
+	qemu-img create -q -u -f qcow2 -b shm/secret -F raw "$work/vg/top" 4M
+	refuse "a file below /dev that a guest names$in" 'block device' "$vdifs" vg/top mnt
+	refuse "the same, without the link$in" 'block device' "$vdifs" "$other" mnt
+}
+
+# In a user namespace all owners that it does not know have one number: who may be two is refused.
+owners() {
+	unshare -Ur true 2>/dev/null || return
+	cp images/base.raw victim.raw
+	qemu-img create -q -f qcow2 -b victim.raw -F raw eve.qcow2
+	chown 12345 victim.raw && chown 12346 eve.qcow2
+	like "owners that cannot be told apart" "$(unshare -Ur "$vdimap" eve.qcow2 2>&1)" '.*same owner.*--backing=any'
+	claim "--backing=any does not ask for owners" unshare -Ur "$vdimap" --backing=any eve.qcow2
+	chown root victim.raw eve.qcow2
+	claim "an owner that is known" unshare -Ur "$vdimap" eve.qcow2
 }
 
 # A link to the image, and a name that leads back into the mount.
@@ -207,4 +223,5 @@ all() {
 make_chain
 make_wanted
 each_mode all
+owners
 finish

@@ -286,6 +286,30 @@ static void test_search_is_by_hand(void **state)
 	end(f, 0);
 }
 
+/* What is only looked at is not counted, and so comes from a directory of --search alone. */
+static void test_candidate_that_is_the_image(void **state)
+{
+	struct fixture *f = *state;
+	struct question lie = { .role = IMAGE, .is_candidate = 1 };
+
+	strcpy(lie.name, f->image);
+	send_raw(f, &lie, sizeof(lie));
+	end(f, -EPROTO);
+}
+
+static void test_candidate_in_no_directory(void **state)
+{
+	struct fixture *f = *state;
+	struct question lie = { .role = BACKING, .base = 1, .is_candidate = 1, .name = "base" };
+	struct vd_source *disk;
+	struct vd_error err = { "" };
+
+	assert_int_equal(ask(f, "image", f->image, NULL, &disk, &err), 0);
+	send_raw(f, &lie, sizeof(lie));
+	vd_source_close(disk);
+	end(f, -EPROTO);
+}
+
 static void test_directory_without_end(void **state)
 {
 	struct question lie = { .role = LIST };
@@ -326,6 +350,8 @@ int main(void)
 		BROKER_TEST(test_packet_too_short),
 		BROKER_TEST(test_files_are_counted),
 		BROKER_TEST(test_search_is_by_hand),
+		BROKER_TEST(test_candidate_that_is_the_image),
+		BROKER_TEST(test_candidate_in_no_directory),
 		BROKER_TEST(test_directory_without_end),
 		BROKER_TEST(test_nobody_answers),
 	};

@@ -4,11 +4,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/inotify.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "house.h"
@@ -86,6 +88,32 @@ static void names_are_looked_up_beside_the_link(void **state)
 		     "images/other", NULL, NULL);
 }
 
+/*
+ * links/disk -> images/disk names "middle", which is beside the real file alone; that one names
+ * links/base by its path. It is that file or none, and not the one of the same name in images/.
+ */
+static void an_absolute_name_is_that_of_the_directory_it_came_from(void **state)
+{
+	struct house *house = *state;
+	struct vd_source *middle;
+	char *said;
+	int r;
+
+	put_linked_image(house);
+	put_file(house, "images/middle");
+	middle = try_linked(house, "%/links/disk", VD_BACKING_SAME_DIR, "middle", &r, &said);
+	assert_int_equal(r, 0);
+	free(said);
+	vd_source_close(house->disk);
+	house->disk = middle;
+	check(house, true, VD_BACKING_SAME_DIR,
+	      &(struct expectation)REFUSED("%/links/base", -EXDEV));
+	check(house, true, VD_BACKING_SAME_DIR,
+	      &(struct expectation)PLAIN("%/images/base", "images/base"));
+	check(house, true, VD_BACKING_ANY,
+	      &(struct expectation)PLAIN("%/links/base", "links/base"));
+}
+
 static void links_beside_the_link_are_followed_under_any_alone(void **state)
 {
 	struct house *house = *state;
@@ -154,6 +182,54 @@ static void what_is_refused_is_not_opened(void **state)
 	close(open(in_folder(house->folder, names[2]), O_RDONLY));
 	assert_true(read(watch, event, sizeof(event)) > 0);
 	close(watch);
+}
+
+/* Another process, which has a lease on the file and gives it up when it is asked to. -1: there are none. */
+static pid_t begin_lease(const char *path)
+{
+	int ready[2], fd;
+	pid_t child;
+	char byte;
+
+	assert_int_equal(pipe(ready), 0);
+	child = fork();
+	assert_true(child >= 0);
+	if (child == 0) {
+		sigset_t signals;
+		int signal;
+
+		sigemptyset(&signals);
+		sigaddset(&signals, SIGIO);
+		sigprocmask(SIG_BLOCK, &signals, NULL);
+		alarm(30);
+		fd = open(path, O_RDWR);
+		if (fcntl(fd, F_SETLEASE, F_WRLCK) < 0 || write(ready[1], "", 1) != 1)
+			_exit(1);
+		sigwait(&signals, &signal);
+		usleep(100000);
+		_exit(fcntl(fd, F_SETLEASE, F_UNLCK) < 0);
+	}
+	close(ready[1]);
+	fd = (int)read(ready[0], &byte, 1);
+	close(ready[0]);
+	if (fd == 1)
+		return child;
+	waitpid(child, NULL, 0);
+	return -1;
+}
+
+/* As of a file that Samba or NFS has given to a client. */
+static void a_lease_is_waited_for(void **state)
+{
+	struct house *house = *state;
+	pid_t child = begin_lease(in_folder(house->folder, "images/base"));
+	int status;
+
+	if (child < 0)
+		return;
+	check(house, true, VD_BACKING_SAME_DIR, &(struct expectation)PLAIN("base", "images/base"));
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(status, 0);
 }
 
 static void reading_is_not_recorded(void **state)
@@ -314,9 +390,11 @@ int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		IN_HOUSE(names_are_looked_up_beside_the_link),
+		IN_HOUSE(an_absolute_name_is_that_of_the_directory_it_came_from),
 		IN_HOUSE(links_beside_the_link_are_followed_under_any_alone),
 		IN_HOUSE(the_directory_as_it_was_given_counts_for_absolute_names),
 		IN_HOUSE(what_is_refused_is_not_opened),
+		IN_HOUSE(a_lease_is_waited_for),
 		IN_HOUSE(reading_is_not_recorded),
 		IN_HOUSE(a_file_that_is_not_ours_is_read_all_the_same),
 		IN_HOUSE(a_directory_that_was_exchanged_counts_for_nothing),
