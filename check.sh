@@ -29,7 +29,7 @@ case ${1-} in
 *) usage >&2; exit 2 ;;
 esac
 
-passed=0 failed=0 skipped=0 began=$(date +%s)
+preparing='' passed=0 failed=0 skipped=0 began=$(date +%s)
 
 # Everything that the tests make lies below one folder, so that what they leave behind is seen.
 TMPDIR=$(mktemp -d "${TMPDIR:-/tmp}/vdifs-check.XXXXXX") || exit
@@ -38,6 +38,7 @@ chmod 755 "$TMPDIR"
 
 finish() {
 	trap - EXIT
+	[ -z "$preparing" ] || { kill -- "-$preparing" && wait "$preparing"; } 2>/dev/null
 	rm -rf --one-file-system "$TMPDIR"
 	if [ "${CI-}" = true ] && [ "$skipped" -gt 0 ]; then
 		echo "CI: $skipped skipped counted as failed"
@@ -123,7 +124,7 @@ run_tests() { # run_tests DIR MAKE-ARGUMENT...
 	show_progress "$dir" "$1" &
 	progress=$!
 	shift
-	make -C "$dir" -k -j3 check "$@" >"$dir/check.log" 2>&1 # of which one often waits for a moment to come
+	make -C "$dir" -k -j4 check "$@" >"$dir/check.log" 2>&1 # of which two often wait for a moment to come
 	made=$?
 	: >"$dir/check.end"
 	wait "$progress"
@@ -251,6 +252,11 @@ short_tests() {
 }
 
 check_more() { # with CI=true
+	# Making a system mostly waits: for servers, and for disks. It is a group of processes, to be ended.
+	set -m
+	scripts/check-on.sh "$(other_suite)" prepare >build/check-on-prepare.log 2>&1 &
+	preparing=$!
+	set +m
 	step threads make -C build -j2 check-threads
 	check_package
 	for name in clang lto m32 musl; do
@@ -258,6 +264,8 @@ check_more() { # with CI=true
 	done
 	make_build build-asan --enable-sanitizers --enable-werror
 	VD_SHORT=1 run_tests build-asan TESTS="$(group sanitizer)"
+	step prepare wait "$preparing" || cat build/check-on-prepare.log
+	preparing=''
 	check_on "$(other_suite)"
 }
 

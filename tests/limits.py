@@ -399,6 +399,10 @@ CASES = (
 )
 
 
+# Only each night: what others show one by one, together.
+NIGHTLY = (chain_l1_empty, chain_mixed)
+
+
 def warm(folder):
     """Read the tables once: what the kernel spends on bringing a file into memory is no part of the measurement."""
     names = os.listdir(folder)
@@ -487,6 +491,8 @@ def main():
     limits = Limits(options.builddir, tap)
     for name, make, refused, mapped in CASES:
         if options.names and make.__name__ not in options.names:
+            continue
+        if make in NIGHTLY and not (options.names or os.environ.get('VD_NIGHTLY')):
             continue
         folder = tempfile.mkdtemp(prefix='vdifs-limits-')
         try:
