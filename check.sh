@@ -253,10 +253,8 @@ short_tests() {
 
 check_more() { # with CI=true
 	# Making a system mostly waits: for servers, and for disks. It is a group of processes, to be ended.
-	set -m
-	scripts/check-on.sh "$(other_suite)" prepare >build/check-on-prepare.log 2>&1 &
+	setsid scripts/check-on.sh "$(other_suite)" prepare >build/check-on-prepare.log 2>&1 &
 	preparing=$!
-	set +m
 	step threads make -C build -j2 check-threads
 	check_package
 	for name in clang lto m32 musl; do
