@@ -200,6 +200,28 @@ owners() {
 	claim "an owner that is known" unshare -Ur "$vdimap" eve.qcow2
 }
 
+# Where there is no openat2(2), no /proc, or where few files may be open.
+poor_places() {
+	local wanted answer
+	wanted=$("$vdimap" images/top.qcow2)
+	ln -s base.raw images/to-base
+	qemu-img create -q -f qcow2 -b to-base -F raw images/linked.qcow2
+	for answer in '' --denied; do
+		# shellcheck disable=SC2086 # none or one
+		set -- "$tools/without" $answer openat2 -- "$vdimap"
+		is "without openat2 $answer: a chain" "$("$@" images/top.qcow2 2>&1)" "$wanted"
+		like "without openat2 $answer: a link inside is refused, and why" "$("$@" images/linked.qcow2 2>&1)" \
+			'vdimap: .*to-base.*openat2.*--backing=any.*'
+	done
+	claim "with it the link is followed" "$vdimap" images/linked.qcow2
+	is "without /proc: a chain" "$(unshare --mount sh -c 'mount -t tmpfs none /proc && exec "$@"' - \
+		"$vdimap" images/top.qcow2 2>&1)" "$wanted"
+	for answer in $(seq 5 16); do
+		(ulimit -n "$answer" && "$vdimap" images/top.qcow2 && echo) 2>&1 | sed 's/.*Too many open files.*/too many/'
+	done | uniq >said.all
+	is "where few files may be open: that is said, or the map is right" "$(cat said.all)" "too many"$'\n'"$wanted"
+}
+
 # A link to the image, and a name that leads back into the mount.
 places() {
 	ln -sf ../images/top.qcow2 elsewhere/link.qcow2
@@ -224,4 +246,5 @@ make_chain
 make_wanted
 each_mode all
 owners
+poor_places
 finish
