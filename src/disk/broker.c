@@ -39,6 +39,7 @@ static const char *const roles[ROLES] = {
 struct question {
 	uint32_t role;
 	uint32_t base; /* number of the file that names it, + 1; 0: named by hand */
+	uint32_t beside_real; /* beside the real file only */
 	uint32_t is_candidate; /* it will be closed at once, and needs no number */
 	char name[NAME_BYTES]; /* ROLE_LIST: the name that the list goes on after */
 	char directory[NAME_BYTES]; /* one of --search; empty: none */
@@ -155,6 +156,7 @@ static int broker_open(struct vd_broker *broker, const struct question *question
 		.name = question->name,
 		.role = roles[question->role],
 		.directory = *question->directory ? question->directory : NULL,
+		.beside_real = question->beside_real,
 		.policy = broker->options->backing,
 		.patience = broker->options->patience,
 	};
@@ -338,6 +340,7 @@ static int open_remote(void *context, const struct vd_open_request *request, str
 	struct question question = {
 		.role = role_find(request->role),
 		.base = request->base ? request->base->number + 1 : 0,
+		.beside_real = request->beside_real,
 		.is_candidate = request->is_candidate,
 	};
 	struct answer answer;

@@ -198,9 +198,14 @@ static int find_relative(const struct vd_open_request *request, const char *show
 			 struct vd_found *found)
 {
 	const struct vd_source *base = request->base;
-	int r = find_by_policy(request, base->dir_fd, request->name, found);
+	int first = request->beside_real ? base->real_fd : base->dir_fd;
+	int r = find_by_policy(request, first, request->name, found);
 	struct vd_found other = VD_FOUND_NONE;
 
+	if (request->beside_real) {
+		found->is_elsewhere = true;
+		return r;
+	}
 	if (base->real_fd < 0 || (r < 0 && r != -ENOENT && r != -ENOTDIR) ||
 	    find_by_policy(request, base->real_fd, request->name, &other) < 0)
 		return r;
@@ -256,6 +261,8 @@ static int find_named_by_image(const struct vd_open_request *request, const char
 		return find_in_directory(request, found);
 	if (*request->name != '/')
 		return find_relative(request, shown, found);
+	if (request->beside_real)
+		return -ENOENT;
 	if (request->policy == VD_BACKING_ANY)
 		return vd_find(AT_FDCWD, request->name, found);
 	return find_absolute_beneath(request, found);

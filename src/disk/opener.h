@@ -32,6 +32,7 @@ struct vd_open_request {
 	 * policy is the same. NULL: none.
 	 */
 	const char *directory;
+	bool beside_real; /* beside base's real file only; -ENOENT if it was not found by a link */
 	bool is_candidate; /* the caller looks at it and closes it; it names no other file */
 	enum vd_backing policy;
 	uid_t owner; /* same-dir: who must own the file */

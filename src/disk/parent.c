@@ -274,6 +274,27 @@ static void log_other_name(const struct chain *chain, const struct vd_image *ima
 	       image->source->name, disk->layers[disk->count - 1]->source->name);
 }
 
+/*
+ * Try one name that the image gives. Beside the link that led to the image another disk may have it,
+ * while the right one, as its UUID shows, is beside the real file.
+ */
+static int try_name(struct chain *chain, struct vd_open_request *request, const char *option,
+		    bool check_uuid, struct vd_image **out, struct vd_error *err)
+{
+	int r = parent_try(chain, request, option, check_uuid, out, err), beside;
+	struct vd_error other;
+
+	if (r != -ESTALE)
+		return r;
+	request->beside_real = true;
+	beside = parent_try(chain, request, option, check_uuid, out, &other);
+	request->beside_real = false;
+	if (!is_final(beside))
+		return r;
+	*err = other;
+	return beside;
+}
+
 /* Try the names that the image gives, in order. `err` then says why none will do. */
 static int try_names(struct chain *chain, struct vd_open_request *request, const char *option,
 		     bool check_uuid, struct vd_image **out, struct vd_error *err)
@@ -287,7 +308,7 @@ static int try_names(struct chain *chain, struct vd_open_request *request, const
 	request->directory = NULL;
 	for (unsigned i = 0; i < parent->count; i++) {
 		request->name = parent->names[i];
-		r = parent_try(chain, request, option, check_uuid, out, err);
+		r = try_name(chain, request, option, check_uuid, out, err);
 		if (r == 0 && i > 0 && !parent->check_uuid)
 			log_other_name(chain, *out);
 		if (is_final(r) || parent->count == 1 || !may_go_on(parent, check_uuid, r))

@@ -20,7 +20,7 @@
 
 /* The packet of a question, as broker.c has it; a test below notices when they differ. */
 struct question {
-	uint32_t role, base, is_candidate;
+	uint32_t role, base, beside_real, is_candidate;
 	char name[4096], directory[4096];
 };
 
