@@ -18,6 +18,7 @@
 
 #include "base/bytes.h"
 #include "base/log.h"
+#include "base/timing.h"
 #include "map/index.h"
 #include "map/marks.h"
 #include "map/scan.h"
@@ -69,7 +70,7 @@ static int index_new(const struct vd_disk *disk, struct vd_intervals *list, stru
 	index->list = list;
 	index->disk = disk;
 	pthread_mutex_init(&index->lock, NULL);
-	pthread_cond_init(&index->ended, NULL);
+	vd_timed_cond_init(&index->ended);
 	vd_joined_init(&index->unreadable, VD_UNREADABLE_MAX);
 	vd_marks_init(&index->marks, disk->size, disk->cluster_bits);
 	*out = index;
@@ -210,29 +211,15 @@ static int index_attempt(struct vd_index *index, struct batch *batch, uint64_t *
 	return r;
 }
 
-/* The time in so many milliseconds, for pthread_cond_timedwait(). */
-static struct timespec time_in(long milliseconds)
-{
-	struct timespec until;
-
-	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += milliseconds / 1000;
-	until.tv_nsec += milliseconds % 1000 * 1000000L;
-	until.tv_sec += until.tv_nsec / 1000000000L;
-	until.tv_nsec %= 1000000000L;
-	return until;
-}
-
 /* Memory was short: who waits is told, and after a while there may be some. False: to be stopped. */
-static bool index_pause(struct vd_index *index, long milliseconds)
+static bool index_pause(struct vd_index *index, unsigned milliseconds)
 {
-	struct timespec until = time_in(milliseconds);
+	struct timespec until = vd_time_in(milliseconds);
 	bool stop;
 
 	index_end(index, -ENOMEM);
 	pthread_mutex_lock(&index->lock);
-	while (!index->stop &&
-	       pthread_cond_timedwait(&index->ended, &index->lock, &until) != ETIMEDOUT)
+	while (!index->stop && pthread_cond_timedwait(&index->ended, &index->lock, &until) == 0)
 		;
 	stop = index->stop;
 	index->has_ended = stop;
@@ -244,7 +231,7 @@ static void *index_run(void *data)
 {
 	struct vd_index *index = data;
 	struct batch batch = { .count = 0 };
-	long pause = PAUSE_MILLISECONDS;
+	unsigned pause = PAUSE_MILLISECONDS;
 	uint64_t done = 0;
 	int r;
 
@@ -269,7 +256,8 @@ int vd_index_start(struct vd_index *index)
 	pthread_mutex_lock(&index->lock);
 	if (!index->has_thread)
 		r = -pthread_create(&index->thread, NULL, index_run, index);
-	if (r == -EAGAIN) /* of threads there are no more than of memory; -EAGAIN means something else here */
+	if (r ==
+	    -EAGAIN) /* of threads there are no more than of memory; -EAGAIN means something else here */
 		r = -ENOMEM;
 	if (!index->has_thread) { /* after a failure those who wait must not wait for ever */
 		index->has_thread = r == 0;
@@ -363,7 +351,7 @@ int vd_index_wait(struct vd_index *index, const struct vd_interrupt *interrupt)
 		return 0;
 	pthread_mutex_lock(&index->lock);
 	while (!index->has_ended) {
-		struct timespec until = time_in(WAIT_MILLISECONDS);
+		struct timespec until = vd_time_in(WAIT_MILLISECONDS);
 
 		pthread_cond_timedwait(&index->ended, &index->lock, &until);
 		if (vd_is_interrupted(interrupt)) {
@@ -505,7 +493,8 @@ int vd_index_seek(struct vd_index *index, uint64_t virt, bool want_data, uint64_
 			*found = piece.start;
 			return 0;
 		}
-		if (!iter_must_check(&iter, &pieces))
+		/* At the end of the disk there is no more to do, and no place to go on from. */
+		if (piece.end == index->disk->size || !iter_must_check(&iter, &pieces))
 			continue;
 		*found = piece.end;
 		if (vd_is_interrupted(interrupt))

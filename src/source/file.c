@@ -21,6 +21,8 @@
 #include "source/source.h"
 #include "source/unwritten.h"
 
+#define TRIES_MAX 100 /* signals of any number do not come so fast */
+
 struct file {
 	struct vd_source source;
 	struct vd_unwritten *unwritten; /* or NULL: SEEK_HOLE is right, or there is no hole */
@@ -34,11 +36,13 @@ static const struct file *file_of(const struct vd_source *source)
 
 static ssize_t file_pread(const struct vd_source *source, void *buffer, size_t bytes, uint64_t host)
 {
-	ssize_t got;
+	ssize_t got = -1;
 
-	do
+	for (unsigned tries = 0; tries < TRIES_MAX; tries++) {
 		got = pread(source->fd, buffer, bytes, (off_t)host);
-	while (got < 0 && errno == EINTR);
+		if (got >= 0 || errno != EINTR)
+			break;
+	}
 	return got < 0 ? -errno : got;
 }
 

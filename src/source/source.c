@@ -18,6 +18,15 @@ int vd_source_begin(struct vd_source *source, const struct vd_patience *patience
 	return source->ops->begin ? source->ops->begin(source, patience, err) : 0;
 }
 
+/*
+ * What a file system fails with is its own. Some numbers mean to our callers that they should come again
+ * (vdifs/node.h), which would be without end.
+ */
+static int storage_error(int r)
+{
+	return r == -EAGAIN || r == -EINPROGRESS || r == -EINTR ? -EIO : r;
+}
+
 int vd_source_read(const struct vd_source *source, void *buffer, size_t bytes, uint64_t host)
 {
 	char *to = buffer;
@@ -26,7 +35,7 @@ int vd_source_read(const struct vd_source *source, void *buffer, size_t bytes, u
 		ssize_t got = source->ops->pread(source, to, bytes, host);
 
 		if (got < 0)
-			return (int)got;
+			return storage_error((int)got);
 		if (got == 0) /* the file is shorter than it was when it was opened */
 			return -EIO;
 		to += got;

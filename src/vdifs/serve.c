@@ -17,6 +17,7 @@
 #include <fuse_lowlevel.h>
 #include <inttypes.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,6 +45,7 @@ struct server {
 	struct vd_index *index;
 	struct vdifs_fs *fs;
 	_Atomic(struct fuse_session *) session; /* the threads of sources look at it */
+	atomic_bool is_over; /* the mount; libfuse forgets it when its loop returns */
 };
 
 /* --- talking to the supervisor --------------------------------------------------------------- */
@@ -104,7 +106,7 @@ static bool server_ending(void *context)
 {
 	struct server *server = context;
 
-	return fuse_session_exited(server->session) != 0;
+	return server->is_over || fuse_session_exited(server->session) != 0;
 }
 
 static int session_new(struct server *server, struct vd_error *err)
@@ -184,7 +186,7 @@ static bool answers_are_unwanted(void *context)
 {
 	struct server *server = context;
 
-	return server->session && fuse_session_exited(server->session) != 0;
+	return server->is_over || (server->session && fuse_session_exited(server->session) != 0);
 }
 
 /* Everything that can be refused, before there is a mount. */
@@ -223,6 +225,7 @@ static int server_run(struct server *server, struct vd_error *err)
 		return EXIT_FAILURE;
 	}
 	r = session_loop(server);
+	server->is_over = true; /* what was deferred ends now */
 	if (r == -ECONNABORTED) /* the mount ended while a thread was being given a request */
 		r = 0;
 	if (r < 0)

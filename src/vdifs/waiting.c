@@ -7,8 +7,8 @@
  * does no work itself, which may have to read metadata from storage that hangs. Others work, a few
  * for each lane. All are started when they are first needed.
  *
- * A slice that is too short doubles, so that work which cannot go on where it stopped comes to an
- * end, too.
+ * A slice that is too short doubles for work which cannot go on where it stopped, so that it comes to
+ * an end, too. A seek goes on where it stopped, and its slices stay short: others get their turn.
  */
 #include "config.h"
 
@@ -19,12 +19,14 @@
 #include <sys/queue.h>
 #include <time.h>
 
+#include "base/timing.h"
 #include "vdifs/waiting.h"
 
 enum {
 	THREADS_PER_LANE = 4, /* few, which leave processors to those of libfuse */
 	FIRST_MILLISECONDS = 4, /* for a thread of libfuse */
 	SLICE_MILLISECONDS = 100, /* the first one of ours */
+	SLICE_MILLISECONDS_MAX = 60000, /* longer than it takes to go through any map once */
 	LOOK_MILLISECONDS_MIN = 1, /* after something was deferred */
 	LOOK_MILLISECONDS_MAX = 20,
 };
@@ -59,18 +61,6 @@ struct vdifs_waiting {
 
 /* --- time ------------------------------------------------------------------------------------ */
 
-static struct timespec time_in(clockid_t clock, unsigned milliseconds)
-{
-	struct timespec until;
-
-	clock_gettime(clock, &until);
-	until.tv_sec += (time_t)(milliseconds / 1000);
-	until.tv_nsec += (long)(milliseconds % 1000) * 1000000;
-	until.tv_sec += until.tv_nsec / 1000000000L;
-	until.tv_nsec %= 1000000000L;
-	return until;
-}
-
 /* How long one attempt may take. */
 struct slice {
 	const struct vdifs_waiting *waiting;
@@ -95,7 +85,7 @@ static enum vdifs_outcome try_for(const struct vdifs_waiting *waiting,
 	struct slice slice = {
 		.waiting = waiting,
 		.req = request->req,
-		.end = time_in(CLOCK_MONOTONIC, milliseconds),
+		.end = vd_time_in(milliseconds),
 	};
 	struct vd_interrupt interrupt = { .interrupted = slice_is_over, .context = &slice };
 
@@ -127,10 +117,24 @@ static bool looker_start(struct vdifs_waiting *waiting)
 	return waiting->has_looker;
 }
 
+/* Is there an idle thread for one more request? One that has been woken may not have begun to run. */
+static bool has_idle(const struct lane *lane)
+{
+	const struct deferred *deferred;
+	unsigned queued = 0;
+
+	TAILQ_FOREACH(deferred, &lane->queue, link)
+	{
+		if (++queued >= lane->idle)
+			break;
+	}
+	return queued < lane->idle;
+}
+
 /* One more thread, if all are busy. False: there is none. */
 static bool lane_start(struct lane *lane)
 {
-	if (lane->idle == 0 && lane->thread_count < THREADS_PER_LANE &&
+	if (!has_idle(lane) && lane->thread_count < THREADS_PER_LANE &&
 	    thread_start(&lane->threads[lane->thread_count], work, lane))
 		lane->thread_count++;
 	return lane->thread_count > 0;
@@ -163,6 +167,7 @@ static void *work(void *context)
 	struct vdifs_waiting *waiting = lane->waiting;
 	struct deferred *deferred;
 	enum vdifs_outcome outcome;
+	off_t from;
 
 	pthread_mutex_lock(&waiting->lock);
 	while (!waiting->stop) {
@@ -175,9 +180,11 @@ static void *work(void *context)
 		}
 		TAILQ_REMOVE(&lane->queue, deferred, link);
 		pthread_mutex_unlock(&waiting->lock);
+		from = deferred->request.offset;
 		outcome = try_for(waiting, &deferred->request, deferred->slice);
 		pthread_mutex_lock(&waiting->lock);
-		if (outcome == VDIFS_WORKS)
+		if (outcome == VDIFS_WORKS && deferred->request.offset == from &&
+		    deferred->slice < SLICE_MILLISECONDS_MAX)
 			deferred->slice *= 2;
 		if (outcome == VDIFS_REPLIED)
 			free(deferred);
@@ -237,15 +244,15 @@ static void *look(void *context)
 
 	pthread_mutex_lock(&waiting->lock);
 	while (!waiting->stop) {
-		struct timespec until = time_in(CLOCK_REALTIME, waiting->look_after);
+		struct timespec until = vd_time_in(waiting->look_after);
 
 		if (is_empty(waiting)) {
 			pthread_cond_wait(&waiting->changed, &waiting->lock);
 			continue;
 		}
 		/* What comes meanwhile need not be looked at before its time. */
-		while (!waiting->stop && pthread_cond_timedwait(&waiting->changed, &waiting->lock,
-								&until) != ETIMEDOUT)
+		while (!waiting->stop &&
+		       pthread_cond_timedwait(&waiting->changed, &waiting->lock, &until) == 0)
 			;
 		waiting->look_after = waiting->look_after * 2 < LOOK_MILLISECONDS_MAX
 					      ? waiting->look_after * 2
@@ -269,7 +276,7 @@ int vdifs_waiting_new(vd_interrupted_fn *interrupted, struct vdifs_waiting **out
 		return -ENOMEM;
 	waiting->interrupted = interrupted;
 	pthread_mutex_init(&waiting->lock, NULL);
-	pthread_cond_init(&waiting->changed, NULL);
+	vd_timed_cond_init(&waiting->changed);
 	TAILQ_INIT(&waiting->waits);
 	for (unsigned i = 0; i < VDIFS_LANES; i++) {
 		waiting->lanes[i].waiting = waiting;

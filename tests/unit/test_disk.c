@@ -475,6 +475,29 @@ static void a_driver_that_does_not_answer_is_an_error_and_no_endless_loop(void *
 	assert_int_equal(vd_disk_map(&disk, 5, 100, extents, 4), -EIO);
 }
 
+static ssize_t read_fails(const struct vd_source *source, void *buffer, size_t bytes, uint64_t host)
+{
+	(void)buffer;
+	(void)bytes;
+	(void)host;
+	return -source->fd;
+}
+
+/* To those above they would mean that the read is to be tried again, for ever. */
+static void errors_that_mean_something_else_are_eio(void **state)
+{
+	static const struct vd_source_ops fails = { .pread = read_fails };
+	struct vd_source source = { .ops = &fails, .size = 1000 };
+	char byte;
+
+	(void)state;
+	for (source.fd = 1; source.fd < 140; source.fd++) {
+		bool other = source.fd == EAGAIN || source.fd == EINPROGRESS || source.fd == EINTR;
+
+		assert_int_equal(vd_source_read(&source, &byte, 1, 0), other ? -EIO : -source.fd);
+	}
+}
+
 static void a_source_that_cannot_be_read_is_an_error_logged_once(void **state)
 {
 	struct vd_scratch *scratch = scratch_new();
@@ -563,6 +586,7 @@ int main(void)
 		cmocka_unit_test(a_failed_decode_is_not_taken_for_the_unit),
 		cmocka_unit_test(a_driver_without_memory_stops_the_map_there),
 		cmocka_unit_test(a_driver_that_does_not_answer_is_an_error_and_no_endless_loop),
+		cmocka_unit_test(errors_that_mean_something_else_are_eio),
 		cmocka_unit_test(a_source_that_cannot_be_read_is_an_error_logged_once),
 		cmocka_unit_test(a_dense_source_is_not_asked_for_its_holes),
 		cmocka_unit_test(an_extent_of_the_file_is_asked_for_once),

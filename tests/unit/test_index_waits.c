@@ -208,6 +208,28 @@ static void a_long_seek_can_be_interrupted(void **state)
 	vd_disk_close(disk);
 }
 
+/* With an interrupt after each step, from where it says that it may go on: the end is no such place. */
+static void a_seek_in_steps_ends_at_the_end_of_the_disk(void **state)
+{
+	struct vd_disk *disk = gated_disk(NULL, 5000);
+	struct vd_index *index = index_of(disk);
+	struct patience patience = { .left = 1 };
+	struct vd_interrupt interrupt = { patience_ends, &patience };
+	uint64_t at = 0, found = 0;
+	int r, steps = 0;
+
+	(void)state;
+	while ((r = vd_index_seek(index, at, false, &found, &interrupt)) == -EINTR) {
+		assert_true(found > at && found < disk->size);
+		at = found;
+		steps++;
+	}
+	assert_int_equal(r, 0);
+	assert_true(found == disk->size && steps > 10);
+	vd_index_free(index);
+	vd_disk_close(disk);
+}
+
 /* Hold a disk whose driver runs out of memory at a place. */
 static struct vd_disk *failing_disk(uint64_t cells, uint64_t error_cell)
 {
@@ -332,6 +354,7 @@ int main(void)
 		cmocka_unit_test(the_estimate_near_the_end_is_still_within_its_bounds),
 		cmocka_unit_test(waiting_can_be_interrupted),
 		cmocka_unit_test(a_long_seek_can_be_interrupted),
+		cmocka_unit_test(a_seek_in_steps_ends_at_the_end_of_the_disk),
 		cmocka_unit_test(a_thread_that_does_not_start_is_started_later),
 		cmocka_unit_test(an_interrupted_seek_says_where_it_may_go_on),
 		cmocka_unit_test(a_walk_that_fails_is_told_to_those_who_wait),
