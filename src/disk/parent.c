@@ -253,15 +253,16 @@ static bool is_final(int r)
 }
 
 /*
- * May another file than the one that gave `r` be the parent? By a UUID the right one is known. Without
- * one, a file that is refused is not passed over for one that only has the same name; that also holds
- * for one outside the directory, unless the user said that any parent will do.
+ * May another file than that of the name, which gave `r`, be the parent? By a UUID the right one is
+ * known. Without one, a file that is refused is not passed over for one that only has the same name.
+ * What an absolute name leads to outside the directory is not looked at; it is mostly that of another
+ * machine.
  */
-static bool may_go_on(const struct vd_parent *parent, bool check_uuid, int r)
+static bool may_go_on(const struct vd_parent *parent, bool check_uuid, const char *name, int r)
 {
 	if (parent->check_uuid && check_uuid)
 		return true;
-	return r == -EXDEV ? parent->check_uuid : chain_is_missing(r);
+	return r == -EXDEV ? parent->check_uuid || *name == '/' : chain_is_missing(r);
 }
 
 static void log_other_name(const struct chain *chain, const struct vd_image *image)
@@ -311,7 +312,8 @@ static int try_names(struct chain *chain, struct vd_open_request *request, const
 		r = try_name(chain, request, option, check_uuid, out, err);
 		if (r == 0 && i > 0 && !parent->check_uuid)
 			log_other_name(chain, *out);
-		if (is_final(r) || parent->count == 1 || !may_go_on(parent, check_uuid, r))
+		if (is_final(r) || parent->count == 1 ||
+		    !may_go_on(parent, check_uuid, request->name, r))
 			return r; /* its own message says enough */
 		if (is_telling(r) && !told) {
 			telling = *err;
