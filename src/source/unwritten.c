@@ -42,6 +42,13 @@ union question {
 	char room[sizeof(struct fiemap) + EXTENTS * sizeof(struct fiemap_extent)];
 };
 
+/* The kernel looks at 32 bits of it. */
+#ifdef __GLIBC__
+typedef unsigned long ioctl_request;
+#else
+typedef int ioctl_request; /* as POSIX has it, and musl */
+#endif
+
 bool vd_unwritten_matters(unsigned long kind)
 {
 	switch (kind) {
@@ -61,7 +68,7 @@ static int ask(int fd, uint64_t start, uint64_t bytes, uint32_t flags, union que
 	question->map.fm_length = bytes;
 	question->map.fm_flags = flags;
 	question->map.fm_extent_count = EXTENTS;
-	return ioctl(fd, FS_IOC_FIEMAP, &question->map) < 0 ? -errno : 0;
+	return ioctl(fd, (ioctl_request)FS_IOC_FIEMAP, &question->map) < 0 ? -errno : 0;
 }
 
 static bool is_written(const struct fiemap_extent *extent)
