@@ -64,10 +64,11 @@ configure_apt() {
 		echo force-unsafe-io >"$dir.new/etc/dpkg/dpkg.cfg.d/90check-on" # a cache may be lost
 }
 
-# The sources as they lie here, without what was built from them. What was built in the cache stays.
+# The sources as they lie here, without what was built from them. What was built in the cache stays; so a
+# file that has changed gets the time of now, since its own may be older than what was built.
 copy_sources() {
 	rm -rf --one-file-system "$dir/tmp" && mkdir -m 1777 "$dir/tmp" && mkdir -p "$dir/src" &&
-		rsync -a --delete --exclude=/.git --filter=':- .gitignore' "$top/" "$dir/src/" &&
+		rsync -a --no-times --checksum --delete --exclude=/.git --filter=':- .gitignore' "$top/" "$dir/src/" &&
 		cp /etc/resolv.conf /etc/hosts "$dir/etc/" &&
 		ln -sf ../proc/self/mounts "$dir/etc/mtab" # for fusermount3 of a user; no package brings it
 }
