@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Waiting for a time on a condition variable, by the clock that nobody sets: by the other one a wait
- * would last as long as that clock is set back.
+ * Waiting for a time on a condition variable, by CLOCK_MONOTONIC: when CLOCK_REALTIME is set back, a
+ * wait would last so much longer.
  */
 #ifndef VD_BASE_TIMING_H
 #define VD_BASE_TIMING_H

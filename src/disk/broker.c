@@ -166,8 +166,7 @@ static int broker_open(struct vd_broker *broker, const struct question *question
 	if (broker->count == FILES_MAX)
 		return vd_fail(err, EMFILE, "refused to open more than %u files", FILES_MAX);
 	if (request.directory && !given_to_search(broker, request.directory))
-		return vd_fail(err, EACCES,
-			       "refused to look in a directory that --search does not name");
+		return vd_fail(err, EACCES, "refused to look in a directory that --search does not name");
 	if (question->base > 0) {
 		request.base = broker->files[question->base - 1];
 		top = broker->top[question->base - 1];
@@ -216,8 +215,7 @@ static int answer_list(const struct vd_broker *broker, int socket, const struct 
 	if (given_to_search(broker, question->directory))
 		answer.r = vd_opener_list(question->directory, question->name, answer.text, &err);
 	else
-		answer.r = vd_fail(&err, EACCES,
-				   "refused to list a directory that --search does not name");
+		answer.r = vd_fail(&err, EACCES, "refused to list a directory that --search does not name");
 	if (answer.r < 0)
 		snprintf(answer.text, sizeof(answer.text), "%s", err.text);
 	return vd_pass(socket, &answer, sizeof(answer), -1);

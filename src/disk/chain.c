@@ -97,17 +97,17 @@ bool chain_is_missing(int r)
 }
 
 /* A data file that is not where its name leads: look in the directories of --search. */
-static int data_search(struct chain *chain, struct vd_open_request *request, struct vd_source **out)
+static int data_search(struct chain *chain, struct vd_open_request *request, struct vd_source **out,
+		       struct vd_error *err)
 {
 	const char *slash = strrchr(request->name, '/');
-	struct vd_error unheard;
 	int r = -ENOENT;
 
 	if (slash)
 		request->name = slash + 1;
-	for (unsigned i = 0; i < chain->options->search_count && r < 0; i++) {
+	for (unsigned i = 0; i < chain->options->search_count && chain_is_missing(r); i++) {
 		request->directory = chain->options->search[i];
-		r = chain_source(chain, request, NULL, out, &unheard);
+		r = chain_source(chain, request, NULL, out, err);
 	}
 	return r;
 }
@@ -119,7 +119,8 @@ static int chain_data(struct chain *chain, struct vd_image *image, const char *b
 	const char *name = image->format->data_name ? image->format->data_name(image) : NULL;
 	struct vd_open_request request = chain_request(chain, "data file");
 	bool is_top = chain->disk->count == 0;
-	int r;
+	struct vd_error other;
+	int r, searched;
 
 	if (!name && by_hand)
 		return vd_fail(err, EINVAL,
@@ -140,9 +141,14 @@ static int chain_data(struct chain *chain, struct vd_image *image, const char *b
 			 : is_top ? "--data-file=PATH"
 				  : "--search=DIR, which is for the directory that has it",
 			 &image->data, err);
-	if (chain_is_missing(r) && !by_hand && data_search(chain, &request, &image->data) == 0)
-		return 0;
-	return r;
+	if (!chain_is_missing(r) || by_hand)
+		return r;
+	searched = data_search(chain, &request, &image->data, &other);
+	if (chain_is_missing(searched))
+		return r; /* with the message that advises */
+	if (searched < 0)
+		*err = other;
+	return searched;
 }
 
 int chain_layer(struct chain *chain, struct vd_source *source, const char *format_name,
@@ -201,8 +207,7 @@ static void say_if_newer(const struct vd_image *child, const struct vd_parent *p
 	if (parent->recorded == 0 || (!is_newer && image->made <= parent->recorded))
 		return;
 	vd_log(LOG_WARNING,
-	       "%s: the parent %s is newer than this image has recorded; if it was written to "
-	       "since, "
+	       "%s: the parent %s is newer than this image has recorded; if it was written to since, "
 	       "and not only copied, the disk is wrong",
 	       child->source->name, image->source->name);
 }

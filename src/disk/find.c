@@ -289,10 +289,10 @@ int vd_find_beneath(int at_fd, const char *name, struct vd_found *found)
 /* Reading leaves no trace where that is allowed: to the owner, and to root. */
 static int open_to_read(int at_fd, const char *name, int flags)
 {
-	int fd = openat(at_fd, name, READ_FLAGS | O_NOATIME | flags);
+	int fd = openat(at_fd, name, flags | O_NOATIME);
 
 	if (fd < 0 && errno == EPERM)
-		fd = openat(at_fd, name, READ_FLAGS | flags);
+		fd = openat(at_fd, name, flags);
 	return fd < 0 ? -errno : fd;
 }
 
@@ -302,12 +302,10 @@ static int open_to_read(int at_fd, const char *name, int flags)
  */
 static int open_found(const struct vd_found *found, const char *path)
 {
-	int fd = open_to_read(AT_FDCWD, path, 0);
+	int fd = open_to_read(AT_FDCWD, path, READ_FLAGS);
 
-	if (fd == -EWOULDBLOCK && S_ISREG(found->st.st_mode)) {
-		fd = openat(AT_FDCWD, path, READ_FLAGS & ~O_NONBLOCK);
-		fd = fd < 0 ? -errno : fd;
-	}
+	if (fd == -EWOULDBLOCK && S_ISREG(found->st.st_mode))
+		fd = open_to_read(AT_FDCWD, path, READ_FLAGS & ~O_NONBLOCK);
 	return fd;
 }
 
@@ -323,7 +321,8 @@ int vd_found_open(const struct vd_found *found)
 	    access("/proc/self/fd", F_OK) != 0) {
 		if (found->is_link && found->is_beneath)
 			return -EXDEV;
-		fd = open_to_read(found->dir_fd, found->base, found->is_link ? 0 : O_NOFOLLOW);
+		fd = open_to_read(found->dir_fd, found->base,
+				  READ_FLAGS | (found->is_link ? 0 : O_NOFOLLOW));
 	}
 	if (fd < 0)
 		return fd;

@@ -309,21 +309,19 @@ static int open_named_by_image(const struct vd_open_request *request, struct vd_
 			       from, request->role, shown);
 	if (S_ISBLK(request->base->st.st_mode) && !request->directory &&
 	    request->policy != VD_BACKING_ANY)
-		return vd_fail(
-			err, EXDEV,
-			"%s: names the %s '%s', but a guest may have written what is on a block "
-			"device",
-			from, request->role, shown);
+		return vd_fail(err, EXDEV,
+			       "%s: names the %s '%s', but a guest may have written what is on a block "
+			       "device",
+			       from, request->role, shown);
 	r = find_named_by_image(request, shown, &found);
 	if (r == -EXDEV)
 		return vd_fail(err, EXDEV, "%s: %s '%s' lies outside the image's directory", from,
 			       request->role, shown);
 	if (r == -ENOSYS)
-		return vd_fail(
-			err, EXDEV,
-			"%s: %s '%s' has a symbolic link or '..' in it, and openat2(2), which "
-			"keeps it in the image's directory, is missing here",
-			from, request->role, shown);
+		return vd_fail(err, EXDEV,
+			       "%s: %s '%s' has a symbolic link or '..' in it, and openat2(2), which "
+			       "keeps it in the image's directory, is missing here",
+			       from, request->role, shown);
 	if (r < 0)
 		return vd_fail(err, -r, "%s: cannot open %s '%s': %s", from, request->role, shown,
 			       strerror(-r));
@@ -384,8 +382,8 @@ int vd_opener_open(const struct vd_open_request *request, struct vd_source **out
 		r = open_address(request, out, err);
 	else
 		r = open_named_by_hand(request, out, err);
-	return r == -ESTALE ? -EIO
-			    : r; /* of a file server or a race; to callers it means another UUID */
+	/* Of a file server or a race. To callers it means another UUID. */
+	return r == -ESTALE ? -EIO : r;
 }
 
 /* --- lists ----------------------------------------------------------------------------------- */

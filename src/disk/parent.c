@@ -143,17 +143,15 @@ static int guess_check(const struct vd_source *source, const struct vd_parent *p
 	int r = parent->unless ? parent->unless->probe(source) : 0;
 
 	if (r < 0)
-		return vd_fail(err, -r, "%s: cannot read what it is: %s", source->name,
-			       strerror(-r));
+		return vd_fail(err, -r, "%s: cannot read what it is: %s", source->name, strerror(-r));
 	if (r == 0)
 		return 0;
-	return vd_fail(
-		err, EINVAL,
-		"%s: the image above it records no UUID for its parent, which means a %s disk, "
-		"but this looks like a %s image: say which it is with --backing-format=%s or "
-		"--backing-format=%s",
-		source->name, parent->format, parent->unless->name, parent->unless->name,
-		parent->format);
+	return vd_fail(err, EINVAL,
+		       "%s: the image above it records no UUID for its parent, which means a %s disk, "
+		       "but this looks like a %s image: say which it is with --backing-format=%s or "
+		       "--backing-format=%s",
+		       source->name, parent->format, parent->unless->name, parent->unless->name,
+		       parent->format);
 }
 
 /* Open one candidate for the parent and see whether it is the right one. */
@@ -189,14 +187,18 @@ static int parent_try(struct chain *chain, const struct vd_open_request *request
 	return r;
 }
 
-static void log_any(const struct chain *chain, const struct vd_image *image)
+/* The parent is taken although something is not as it should be. */
+static void log_taken(const struct chain *chain, const struct vd_image *image, const char *although)
 {
 	const struct vd_disk *disk = chain->disk;
 
-	vd_log(LOG_WARNING,
-	       "%s: is taken as the parent of %s although its UUID is not the recorded one "
-	       "(--any-parent)",
-	       image->source->name, disk->layers[disk->count - 1]->source->name);
+	vd_log(LOG_WARNING, "%s: is taken as the parent of %s although %s", image->source->name,
+	       disk->layers[disk->count - 1]->source->name, although);
+}
+
+static void log_any(const struct chain *chain, const struct vd_image *image)
+{
+	log_taken(chain, image, "its UUID is not the recorded one (--any-parent)");
 }
 
 static int open_by_hand(struct chain *chain, struct vd_open_request *request, const char *path,
@@ -265,16 +267,6 @@ static bool may_go_on(const struct vd_parent *parent, bool check_uuid, const cha
 	return r == -EXDEV ? parent->check_uuid || *name == '/' : chain_is_missing(r);
 }
 
-static void log_other_name(const struct chain *chain, const struct vd_image *image)
-{
-	const struct vd_disk *disk = chain->disk;
-
-	vd_log(LOG_WARNING,
-	       "%s: is taken as the parent of %s, which records no UUID, because the "
-	       "name that it records first leads to no usable file",
-	       image->source->name, disk->layers[disk->count - 1]->source->name);
-}
-
 /*
  * Try one name that the image gives. Beside the link that led to the image another disk may have it,
  * while the right one, as its UUID shows, is beside the real file.
@@ -311,7 +303,9 @@ static int try_names(struct chain *chain, struct vd_open_request *request, const
 		request->name = parent->names[i];
 		r = try_name(chain, request, option, check_uuid, out, err);
 		if (r == 0 && i > 0 && !parent->check_uuid)
-			log_other_name(chain, *out);
+			log_taken(chain, *out,
+				  "another name is recorded first, which leads to no usable file, and "
+				  "no UUID is recorded");
 		if (is_final(r) || parent->count == 1 ||
 		    !may_go_on(parent, check_uuid, request->name, r))
 			return r; /* its own message says enough */
@@ -353,7 +347,7 @@ static int search_names(struct chain *chain, struct vd_open_request *request, bo
 			request->directory = chain->options->search[i];
 			request->name = last_part(parent->names[j]);
 			r = parent_try(chain, request, NULL, check_uuid, out, err);
-			if (is_final(r))
+			if (is_final(r) || !may_go_on(parent, check_uuid, request->name, r))
 				return r;
 		}
 	}
@@ -496,7 +490,9 @@ static int search(struct chain *chain, struct vd_open_request *request, bool che
 	r = search_names(chain, request, check_uuid, out, err);
 	if (!is_final(r) && check_uuid && parent->check_uuid)
 		r = search_uuid(chain, request, out, err);
-	return is_final(r) || r == -ENOSPC ? r : -ENOENT;
+	if (is_final(r) || r == -ENOSPC || !may_go_on(parent, check_uuid, request->name, r))
+		return r;
+	return -ENOENT;
 }
 
 /* --- all of it ------------------------------------------------------------------------------- */

@@ -357,7 +357,8 @@ static int first_cluster_read(struct vd_image *image, const struct header *heade
 	return r;
 }
 
-static int features_check(struct vd_image *image, const struct header *header, struct vd_error *err)
+static int features_check(struct vd_image *image, const struct header *header,
+			  struct vd_error *err)
 {
 	const char *name = image->source->name;
 	struct qcow2 *q = image->state;
@@ -560,8 +561,7 @@ static void snapshot_use(struct vd_image *image, const struct vd_snapshot *snaps
 			.tv_nsec = (long)(snapshot->date_ns < NANOSECONDS ? snapshot->date_ns : 0),
 		};
 	/* IDs are used again after a snapshot was deleted, hence the date. */
-	image->snapshot =
-		vd_mix_text(vd_mix(snapshot->date_sec, snapshot->date_ns), snapshot->id) | 1;
+	image->snapshot = vd_mix_text(vd_mix(snapshot->date_sec, snapshot->date_ns), snapshot->id) | 1;
 }
 
 static int snapshot_match(const struct vd_snapshot *snapshot, void *data)

@@ -341,17 +341,16 @@ static void headers_log(const struct vd_image *image, const struct vhd_footer *f
 
 	if (footer->end_is_lost)
 		vd_log(LOG_WARNING,
-		       "%s: no valid VHD footer at the end of the file, which is missing or "
-		       "damaged; "
+		       "%s: no valid VHD footer at the end of the file, which is missing or damaged; "
 		       "the copy at byte 0 is used",
 		       image->source->name);
 	if (footer->sum_is_wrong || vhd->header_is_suspect)
 		vd_log(LOG_WARNING,
 		       "%s: the VHD %s a wrong checksum, which is ignored; the disk may be wrong",
 		       image->source->name,
-		       !footer->sum_is_wrong    ? "dynamic header has"
-		       : vhd->header_is_suspect ? "footer and dynamic header have"
-						: "footer has");
+		       !footer->sum_is_wrong	? "dynamic header has" :
+		       vhd->header_is_suspect ? "footer and dynamic header have" :
+						"footer has");
 }
 
 /* The header, the tables and the blocks of an image that is not fixed. */

@@ -256,8 +256,7 @@ int vd_index_start(struct vd_index *index)
 	pthread_mutex_lock(&index->lock);
 	if (!index->has_thread)
 		r = -pthread_create(&index->thread, NULL, index_run, index);
-	if (r ==
-	    -EAGAIN) /* of threads there are no more than of memory; -EAGAIN means something else here */
+	if (r == -EAGAIN) /* of threads there are no more than of memory; -EAGAIN means something else here */
 		r = -ENOMEM;
 	if (!index->has_thread) { /* after a failure those who wait must not wait for ever */
 		index->has_thread = r == 0;

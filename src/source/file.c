@@ -21,7 +21,7 @@
 #include "source/source.h"
 #include "source/unwritten.h"
 
-#define TRIES_MAX 100 /* signals of any number do not come so fast */
+#define TRIES_MAX 100 /* after that EINTR is no signal but how the file system fails */
 
 struct file {
 	struct vd_source source;
@@ -98,11 +98,13 @@ static bool file_is_hole(const struct vd_source *source, uint64_t host, uint64_t
 static ssize_t file_splice(const struct vd_source *source, int pipe, size_t bytes, uint64_t host)
 {
 	off_t at = (off_t)host;
-	ssize_t got;
+	ssize_t got = -1;
 
-	do
+	for (unsigned tries = 0; tries < TRIES_MAX; tries++) {
 		got = splice(source->fd, &at, pipe, NULL, bytes, SPLICE_F_NONBLOCK);
-	while (got < 0 && errno == EINTR);
+		if (got >= 0 || errno != EINTR)
+			break;
+	}
 	return got < 0 ? -errno : got;
 }
 

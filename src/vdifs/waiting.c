@@ -123,8 +123,7 @@ static bool has_idle(const struct lane *lane)
 	const struct deferred *deferred;
 	unsigned queued = 0;
 
-	TAILQ_FOREACH(deferred, &lane->queue, link)
-	{
+	TAILQ_FOREACH(deferred, &lane->queue, link) {
 		if (++queued >= lane->idle)
 			break;
 	}
