@@ -27,7 +27,7 @@ import oracle                                                                  #
 import schema                                                                  # noqa: E402
 from oracle import Failure, Programs, run                                      # noqa: E402
 from qcow2_writer import Qcow2                                                 # noqa: E402
-from tap import Tap                                                            # noqa: E402
+from tap import Tap, effort                                                    # noqa: E402
 from vhd_writer import Vhd                                                     # noqa: E402
 
 MIB = 1 << 20
@@ -330,15 +330,16 @@ def picture(bench):
 
 
 def constant_memory(bench):
-    """Ten million intervals in every form, within the same memory."""
+    """Ten million intervals (short: 2.4 million) in every form, within the same memory."""
     if sanitized(bench.program):
         return 'sanitizers keep memory of their own'
     path = bench.path('many.qcow2')
-    layout = fragmented.Layout(2500 * 8192 * 65536, 16, 2500, 2)
-    fragmented.write(path, layout, False)
-    for form, ending, count in (('--json-form', b']}', 2500 * 4096), ('--clusters', b']}', 2500 * 4096), ('--text', b'ranges\n', None),
+    tables = effort(600, 2500, 2500)
+    intervals = tables * 4096
+    fragmented.write(path, fragmented.Layout(tables * 8192 * 65536, 16, tables, 2), False)
+    for form, ending, count in (('--json-form', b']}', intervals), ('--clusters', b']}', intervals), ('--text', b'ranges\n', None),
                                 ('--qemu', b'}]\n', None), ('--info', b'\n', None), ('--svg', b'</svg>\n', None),
-                                ('--diff=' + bench.create('none.qcow2', MIB), b']}', 2500 * 4096)):
+                                ('--diff=' + bench.create('none.qcow2', MIB), b']}', intervals)):
         words = [] if form == '--json-form' else [form]
         out = bench.path('out')
         with open(out, 'wb') as file:
@@ -851,7 +852,7 @@ CLAIMS = (
     ('--chart draws cells by what they hold', chart),
     ('--chart fits the terminal and is coloured there', chart_in_terminal),
     ('--svg is a picture with a legend', picture),
-    ('ten million intervals take no memory, in any form', constant_memory),
+    ('millions of intervals take no memory, in any form', constant_memory),
     ('a bar shows how far it is', progress),
     ('-v tells what is done and changes nothing', verbose),
     ('a command line that makes no sense is refused', command_line),

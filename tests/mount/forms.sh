@@ -89,15 +89,16 @@ background_signals() {
 
 # The command returns when the mount answers, not before.
 at_once() {
-	local n=0
-	while [ "$n" -lt 50 ]; do
+	local n=0 wanted
+	wanted=$(effort 16 50 50)
+	while [ "$n" -lt "$wanted" ]; do
 		timeout 20 "$vdifs" $mode disk.qcow2 mnt && [ "$(head -c 65537 mnt/disk.raw | tail -c 1)" = A ] || break
 		n=$((n + 1))
 		timeout 20 "$vdifs" $mode disk.qcow2 plain && [ "$(head -c 65537 plain | tail -c 1)" = A ] || break
 		n=$((n + 1))
 		unmount mnt && unmount plain || break
 	done
-	is "50 mounts answer as soon as the command is back$in" "$n" 50
+	is "$wanted mounts answer as soon as the command is back$in" "$n" "$wanted"
 	is "and do not keep the command's output open$in" \
 		"$(timeout 20 bash -c '"$0" "$@" | cat' "$vdifs" $mode disk.qcow2 mnt && cmp mnt/disk.raw wanted && echo alike)" alike
 	unmount mnt

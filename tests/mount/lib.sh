@@ -300,7 +300,10 @@ wait_for() { # wait_for SECONDS COMMAND...: try it until it succeeds; longer on 
 	local end=$((SECONDS + $1 * VD_PATIENCE + 1))
 	shift
 	until "$@" >/dev/null 2>&1; do
-		[ "$SECONDS" -lt "$end" ] || return 1
+		if [ "$SECONDS" -ge "$end" ]; then
+			echo "# waited in vain: $*" >&2
+			return 1
+		fi
 		sleep 0.02
 	done
 }
