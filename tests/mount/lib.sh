@@ -140,7 +140,7 @@ start() {
 	work=$(realpath "$(mktemp -d "${TMPDIR:-/tmp}/vdifs-mount.XXXXXX")") || exit 99
 	trap clean_up EXIT
 	trap 'exit 1' HUP INT TERM
-	chmod 755 "$work" && mkdir -m 1777 "$work/reports" && cd "$work" || exit 99
+	chmod 755 "$work" && mkdir -m 1777 "$work/reports" && mkfifo "$work/.silence" && cd "$work" || exit 99
 	export VD_TEST=$work PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=$here:$here/../lib
 	export ASAN_OPTIONS=${ASAN_OPTIONS:+$ASAN_OPTIONS:}log_path=$work/reports/report
 	export LSAN_OPTIONS=${LSAN_OPTIONS:+$LSAN_OPTIONS:}suppressions=$here/leaks.supp:print_suppressions=0
@@ -256,14 +256,29 @@ clean_up() {
 
 # The mountpoints below $work, the last one first; no names with line feeds, please.
 mounts_below() {
-	local place
+	local place all=''
 	while read -r _ _ _ _ place _; do
 		printf -v place '%b' "$place"
-		[[ $place != "$work"/* ]] || printf '%s\n' "$place"
-	done </proc/self/mountinfo | tac
+		[[ $place != "$work"/* ]] || all=$place$'\n'$all
+	done </proc/self/mountinfo
+	printf %s "$all"
 }
 
-mounted() { mounts_below | grep -qFx -e "$(realpath -- "$1" 2>/dev/null || echo "$1")"; }
+is_mountpoint() { # is_mountpoint PATH: absolute and without links
+	local one
+	while read -r _ _ _ _ one _; do
+		printf -v one '%b' "$one"
+		[ "$one" != "$1" ] || return 0
+	done </proc/self/mountinfo
+	return 1
+}
+
+# This is asked in loops, and of mounts that hang: no program is begun, and no mountpoint looked at.
+mounted() {
+	local place=$1
+	[[ $place = /* ]] || place=$PWD/$place
+	is_mountpoint "$place" || { place=$(realpath -- "$1" 2>/dev/null) && is_mountpoint "$place"; }
+}
 
 # mount_image OPTIONS IMAGE MOUNTPOINT: in the mode of the day; a failure is a failed claim.
 mount_image() {
@@ -304,9 +319,11 @@ wait_for() { # wait_for SECONDS COMMAND...: try it until it succeeds; longer on 
 			echo "# waited in vain: $*" >&2
 			return 1
 		fi
-		sleep 0.02
+		nap 0.02
 	done
 }
+
+nap() { read -r -t "$1" <>"$work/.silence" || true; } # as sleep, without a program
 
 # begin COMMAND...: in the background, with the signals as at home (bash ignores SIGINT there, nohup SIGHUP).
 # $pid is it.
