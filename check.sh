@@ -135,7 +135,8 @@ run_tests() { # run_tests DIR MAKE-ARGUMENT...
 	report "$dir"
 	if { [ "$made" -ne 0 ] && [ "$bad" -eq 0 ]; } || [ "$(count "$dir" '.*')" -eq 0 ]; then
 		# Not a test failed, but the making of one.
-		grep -E -B 2 -A 6 '(: error: |: undefined reference|\*\*\* )' "$dir/check.log" | head -n 60
+		{ grep -E -B 2 -A 6 '(: error: |: undefined reference|\*\*\* )' "$dir/check.log" ||
+			tail -n 60 "$dir/check.log"; } | head -n 60
 		failed=$((failed + 1))
 	fi
 }

@@ -34,7 +34,7 @@ sys.path.insert(0, os.path.join(HERE, 'lib'))
 
 import qcow2_writer                                                     # noqa: E402
 from recipe import Recipe, RecipeError, interval, number, value         # noqa: E402
-from tap import Tap, effort, patience                                      # noqa: E402
+from tap import Tap, effort, patience                                   # noqa: E402
 
 TIME_LIMIT = 10 * patience()
 SANITIZER = re.compile(r'AddressSanitizer|LeakSanitizer|ThreadSanitizer|runtime error')

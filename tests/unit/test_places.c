@@ -225,8 +225,10 @@ static void a_lease_is_waited_for(void **state)
 	pid_t child = begin_lease(in_folder(house->folder, "images/base"));
 	int status;
 
-	if (child < 0)
-		skip();
+	if (child < 0) {
+		say_skipped("this file system has no leases");
+		return;
+	}
 	check(house, true, VD_BACKING_SAME_DIR, &(struct expectation)PLAIN("base", "images/base"));
 	assert_int_equal(waitpid(child, &status, 0), child);
 	assert_int_equal(status, 0);
