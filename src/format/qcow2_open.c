@@ -437,10 +437,12 @@ static int l1_check(struct vd_image *image, const char *which, struct vd_error *
 struct l1_search {
 	struct vd_image *image;
 	uint64_t last; /* host, of the last table so far */
-	struct vd_collisions set; /* without pieces: are they in order? */
+	uint32_t present; /* tables */
+	bool disordered;
+	struct vd_collisions set; /* without room for tables: they are counted */
 };
 
-/* Look at `count` entries from number `first` on. 0; 1: they are not in order. */
+/* Look at `count` entries from number `first` on. 0; 1: there are more than were counted. */
 static int l1_search_page(struct l1_search *search, const uint8_t *entries, uint32_t first,
 			  uint32_t count)
 {
@@ -454,10 +456,10 @@ static int l1_search_page(struct l1_search *search, const uint8_t *entries, uint
 		if (host == 0 || host % q->cluster_bytes != 0 ||
 		    !vd_inside(host, q->cluster_bytes, image->source->size))
 			continue;
-		if (search->set.pieces)
-			vd_collisions_add(&search->set, host, first + i);
-		else if (host <= search->last)
+		if (search->set.pieces && !vd_collisions_add(&search->set, host, first + i))
 			return 1;
+		search->present++;
+		search->disordered = search->disordered || host <= search->last;
 		search->last = host;
 	}
 	return 0;
@@ -488,26 +490,29 @@ static int l1_search(struct l1_search *search)
 	return r;
 }
 
-/* The tables are not in order: collect them and mark all entries whose table has another one. */
-static int l1_search_shared(struct l1_search *search)
+static int l1_spend(const struct vd_image *image, uint64_t work, struct vd_error *err)
+{
+	const struct qcow2 *q = image->state;
+
+	return vd_budget_spend(image->budget, work, image->source->name, "QCOW2 l1_size",
+			       q->l1_size, err);
+}
+
+/* The tables, which were counted, are not in order: mark all entries whose table has another one. */
+static int l1_search_shared(struct l1_search *search, struct vd_error *err)
 {
 	struct qcow2 *q = search->image->state;
-	int r = vd_collisions_init(&search->set, q->l1_size);
+	int r = l1_spend(search->image, (uint64_t)search->present * VD_COST_SORTED, err);
 
+	if (r < 0)
+		return r;
+	r = vd_collisions_init(&search->set, search->present);
 	if (r == 0)
 		r = l1_search(search);
 	if (r == 0)
 		r = vd_collisions_find(&search->set, q->cluster_bytes, q->l1_size, &q->l1_alias);
 	vd_collisions_free(&search->set);
 	return r;
-}
-
-static int l1_spend(const struct vd_image *image, unsigned each, struct vd_error *err)
-{
-	const struct qcow2 *q = image->state;
-
-	return vd_budget_spend(image->budget, (uint64_t)q->l1_size * each, image->source->name,
-			       "QCOW2 l1_size", q->l1_size, err);
 }
 
 /*
@@ -520,24 +525,25 @@ static int l1_scan(struct vd_image *image, struct vd_error *err)
 {
 	const struct qcow2 *q = image->state;
 	struct l1_search search = { .image = image };
-	int r = l1_spend(image, 8, err);
+	int r = l1_spend(image, (uint64_t)q->l1_size * 8, err);
 
-	if (r < 0)
+	if (r == 0)
+		r = l1_search(&search);
+	if (r == 0 && search.disordered)
+		r = l1_search_shared(&search, err);
+	if (r == -E2BIG)
 		return r;
-	r = l1_search(&search);
-	if (r > 0 && l1_spend(image, VD_COST_SORTED, err) < 0)
-		return -E2BIG;
-	if (r > 0)
-		r = l1_search_shared(&search);
 	if (r == -ENOMEM)
 		return vd_fail(err, ENOMEM, "out of memory");
+	if (r > 0)
+		return vd_fail(err, EIO,
+			       "%s: the QCOW2 L1 table changed while it was read; another program writes "
+			       "the image",
+			       image->source->name);
 	if (r < 0)
 		return vd_fail(err, -r, "%s: cannot read the QCOW2 L1 table: %s",
 			       image->source->name, strerror(-r));
-	if (!q->l1_alias)
-		return 0;
-	return vd_budget_spend(image->budget, (uint64_t)(q->l1_size / 8) * VD_COST_KEPT,
-			       image->source->name, "QCOW2 l1_size", q->l1_size, err);
+	return q->l1_alias ? l1_spend(image, (uint64_t)(q->l1_size / 8) * VD_COST_KEPT, err) : 0;
 }
 
 /* Whom --snapshot means, and whom there is. */

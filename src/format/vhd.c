@@ -229,10 +229,12 @@ struct bat_search {
 	struct vd_image *image;
 	uint64_t blocks;
 	uint64_t end; /* of the last block so far */
-	struct vd_collisions set; /* without blocks: are they in order? */
+	uint64_t present; /* blocks */
+	bool disordered;
+	struct vd_collisions set; /* without room for blocks: they are counted */
 };
 
-/* Look at `count` entries from number `first` on. 0; 1: they are not in order. */
+/* Look at `count` entries from number `first` on. 0; 1: there are more than were counted. */
 static int bat_search_page(struct bat_search *search, const uint8_t *entries, uint64_t first,
 			   uint64_t count)
 {
@@ -245,10 +247,11 @@ static int bat_search_page(struct bat_search *search, const uint8_t *entries, ui
 		/* An entry that is wrong by itself takes no place from others. */
 		if (entry == BAT_ABSENT || place_fault(search->image, host))
 			continue;
-		if (search->set.pieces)
-			vd_collisions_add(&search->set, entry, (uint32_t)(first + i));
-		else if (host < search->end)
+		if (search->set.pieces &&
+		    !vd_collisions_add(&search->set, entry, (uint32_t)(first + i)))
 			return 1;
+		search->present++;
+		search->disordered = search->disordered || host < search->end;
 		search->end = host + vhd->bitmap_bytes + vhd->block_bytes;
 	}
 	return 0;
@@ -287,17 +290,18 @@ static int bat_spend(const struct bat_search *search, uint64_t work, struct vd_e
 			       vhd->entries, err);
 }
 
-/* Collect all blocks and mark those that share bytes with another one. */
+/* Collect all blocks, which were counted, and mark those that share bytes with another one. */
 static int bat_search_overlaps(struct bat_search *search, struct vd_error *err)
 {
 	struct vhd *vhd = search->image->state;
 	uint64_t sectors = (vhd->bitmap_bytes + vhd->block_bytes) / VD_SECTOR;
-	int r = vd_collisions_init(&search->set, (size_t)search->blocks);
+	int r = bat_spend(search, search->present * VD_COST_SORTED, err);
 
+	if (r < 0)
+		return r;
+	r = vd_collisions_init(&search->set, (size_t)search->present);
 	if (r == 0)
 		r = bat_search(search);
-	if (r == 0)
-		r = bat_spend(search, search->set.count * VD_COST_SORTED, err);
 	if (r == 0)
 		r = vd_collisions_find(&search->set, sectors, (size_t)search->blocks,
 				       &vhd->overlaps);
@@ -322,12 +326,17 @@ static int bat_scan(struct vd_image *image, struct vd_error *err)
 
 	if (r == 0)
 		r = bat_search(&search);
-	if (r > 0)
+	if (r == 0 && search.disordered)
 		r = bat_search_overlaps(&search, err);
 	if (r == -E2BIG)
 		return r;
 	if (r == -ENOMEM)
 		return vd_fail(err, ENOMEM, "out of memory");
+	if (r > 0)
+		return vd_fail(err, EIO,
+			       "%s: the VHD BAT changed while it was read; another program writes "
+			       "the image",
+			       image->source->name);
 	if (r < 0)
 		return vd_fail(err, -r, "%s: cannot read the VHD BAT: %s", image->source->name,
 			       strerror(-r));

@@ -73,7 +73,7 @@ static const struct {
 	{ "brk", "malloc()" },
 	{ "munmap", "malloc() and the stacks of threads" },
 	{ "mremap", "a large array grows without a second one beside it" },
-	{ "madvise", "the stack of a thread that has ended" },
+	{ "madvise", "the stack of a thread that has ended, huge pages" },
 
 	{ "futex", "locks" },
 	{ "futex_time64", "the same on 32 bits" },

@@ -7,6 +7,7 @@
 #ifndef VD_SUPPORT_COLLISIONS_H
 #define VD_SUPPORT_COLLISIONS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -17,15 +18,18 @@ struct vd_collisions_piece {
 
 struct vd_collisions {
 	struct vd_collisions_piece *pieces;
-	size_t count;
+	size_t count, max;
 };
 
 /* Make room for at most `max` pieces, 12 bytes for each. 0 or -ENOMEM. */
 int vd_collisions_init(struct vd_collisions *set, size_t max);
 void vd_collisions_free(struct vd_collisions *set);
 
-/* Add [start, start + length), in a unit of the caller's, which is known as `index`. */
-void vd_collisions_add(struct vd_collisions *set, uint64_t start, uint32_t index);
+/*
+ * Add [start, start + length), in a unit of the caller's, which is known as `index`. False: there is
+ * no room, because the file has more of them than when they were counted.
+ */
+bool vd_collisions_add(struct vd_collisions *set, uint64_t start, uint32_t index);
 
 /*
  * Set *bits, which the caller frees, to a bit for each index below `indexes` (bit 0 is the lowest one

@@ -108,6 +108,21 @@ static void pieces_are_told_apart_by_any_digit(void **state)
 	}
 }
 
+/* A file may change between counting and collecting. */
+static void what_was_not_counted_has_no_room(void **state)
+{
+	struct vd_collisions set;
+	uint8_t *bits;
+
+	(void)state;
+	assert_int_equal(vd_collisions_init(&set, 1), 0);
+	assert_true(vd_collisions_add(&set, 7, 0));
+	assert_false(vd_collisions_add(&set, 7, 1));
+	assert_int_equal(vd_collisions_find(&set, 1, 2, &bits), 0);
+	assert_null(bits);
+	vd_collisions_free(&set);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -115,6 +130,7 @@ int main(void)
 		cmocka_unit_test(of_blocks_that_overlap_in_a_row_all_are_found),
 		cmocka_unit_test(the_largest_places_work),
 		cmocka_unit_test(pieces_are_told_apart_by_any_digit),
+		cmocka_unit_test(what_was_not_counted_has_no_room),
 	};
 
 	return cmocka_run_group_tests_name("collisions", tests, NULL, NULL);
