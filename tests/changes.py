@@ -32,7 +32,7 @@ import resolver                                                                #
 import twins                                                                   # noqa: E402
 from oracle import Failure, Programs, run                                      # noqa: E402
 from qcow2_writer import Qcow2                                                 # noqa: E402
-from tap import Tap, effort                                                    # noqa: E402
+from tap import Tap, effort, spare_leak_searches                               # noqa: E402
 
 COUNT = effort(60, 500, 5000)
 ENOUGH = 500            # pairs in which all kinds come up
@@ -382,6 +382,7 @@ def claims(tap, places, tally, count):
 
 def main():
     oracle.end_cleanly()
+    spare_leak_searches(os.environ)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--builddir', default=None)
     parser.add_argument('--seed', type=int, default=None)

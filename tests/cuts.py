@@ -28,7 +28,7 @@ sys.path.insert(0, os.path.join(HERE, 'lib'))
 import resolver                                                                # noqa: E402
 from oracle import Failure, Programs, end_cleanly, parse_cat, run              # noqa: E402
 from qcow2_writer import Qcow2                                                 # noqa: E402
-from tap import Tap, effort                                                    # noqa: E402
+from tap import Tap, effort, spare_leak_searches                               # noqa: E402
 from vhd_writer import Vhd                                                     # noqa: E402
 
 FAILED, UNREADABLE = 1, 3
@@ -293,6 +293,7 @@ def arguments():
 
 def main():
     end_cleanly()
+    spare_leak_searches(os.environ)
     args, tap = arguments(), Tap()
     programs = Programs(args.builddir)
     if programs.missing('vdimap', 'vdcat'):

@@ -34,7 +34,7 @@ sys.path.insert(0, os.path.join(HERE, 'lib'))
 
 import random_images                                                           # noqa: E402
 import resolver                                                                # noqa: E402
-from tap import Tap, effort, patience                                          # noqa: E402
+from tap import Tap, effort, patience, spare_leak_searches                     # noqa: E402
 
 BATCH = 25
 MOUNT_EVERY = 12
@@ -552,6 +552,7 @@ def arguments():
 
 def main():
     end_cleanly()
+    spare_leak_searches(os.environ)
     args = arguments()
     for tool in ('qemu-img', 'qemu-io', 'zstd'):
         if shutil.which(tool) is None:
