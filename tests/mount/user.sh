@@ -6,7 +6,7 @@
 # shellcheck source-path=SCRIPTDIR source=lib.sh disable=SC2015,SC2086,SC2317
 . "$(dirname "$0")/lib.sh"
 own_namespace "$0"
-start root qemu-img qemu-io python3 setpriv findmnt mknod
+start root qemu-img qemu-io python3 setpriv findmnt mknod getfattr jq
 [ -u "$(command -v fusermount3)" ] || skip_all "fusermount3 is not setuid root"
 id nobody >/dev/null 2>&1 || skip_all "there is no user nobody"
 user=$(id -u nobody) group=$(id -g nobody)
@@ -38,11 +38,21 @@ chmod 644 top.qcow2
 cp disk.qcow2 hidden.qcow2
 image_options=backing_file=hidden.qcow2,backing_fmt=qcow2
 image over.qcow2 1m
+image bad.qcow2 1m "write -q -P 66 192k 64k"
 image_options=data_file=hidden.raw
 image outside.qcow2 1m
 image_options=
-chmod 644 over.qcow2 outside.qcow2
-chown "$user:$group" over.qcow2 outside.qcow2
+chmod 644 over.qcow2 outside.qcow2 bad.qcow2
+chown "$user:$group" over.qcow2 outside.qcow2 bad.qcow2
+"$python" - <<'END' || not_ok "the image is damaged"
+import struct
+with open('bad.qcow2', 'r+b') as image:        # the cluster at 192 KiB lies past the end of the file
+    def number(host):
+        image.seek(host)
+        return struct.unpack('>Q', image.read(8))[0]
+    image.seek((number(number(40)) & 0x00fffffffffffe00) + 8 * 3)
+    image.write(struct.pack('>Q', 1 << 63 | 1 << 50))
+END
 
 user_mounts() { # user_mounts OPTIONS IMAGE MOUNTPOINT
 	local status=0
@@ -193,6 +203,26 @@ shared() {
 	leaves mnt
 }
 
+# Who mounted, and root, are told where the files are and what became of a read; others are told the rest.
+informed() {
+	local who wanted facts='[."virtual-size", .format, .vdifs.schema, (.vdifs.chain | length)]'
+	chown "$user" hidden.qcow2 && chmod 644 hidden.qcow2
+	user_mounts '-o allow_other' bad.qcow2 mnt || return
+	claim "the damaged cluster cannot be read$in" bash -c '! as_user cat mnt/bad.raw >/dev/null 2>&1'
+	for who in as_user ''; do
+		$who getfattr --only-values -n user.vdifs.info mnt >info
+		is "${who:-root}: the names of the files$in" "$(jq -c '[.filename, .vdifs.chain[].filename]' info)" \
+			"[\"$PWD/bad.qcow2\",\"$PWD/bad.qcow2\",\"$PWD/hidden.qcow2\"]"
+		like "${who:-root}: why a read failed$in" "$(jq -r '.vdifs.messages[].text' info)" ".*bad\.qcow2: .*"
+		wanted=$(jq -c "$facts" info)
+	done
+	setpriv --reuid=12345 --regid=12345 --clear-groups getfattr --only-values -n user.vdifs.info mnt >info
+	is "another user: the facts of the disk$in" "$(jq -c "$facts" info)" "$wanted"
+	if grep -e "$PWD" -e '\.qcow2' -e hidden info; then not_ok "another user: no name$in"; else ok "another user: no name$in"; fi
+	is "another user: no message$in" "$(jq .vdifs.messages info)" null
+	leaves mnt
+}
+
 # What is shown is made of several files: all of them must be readable for whoever reads it. HOW: one
 # of the mode and group of the file below, what the mode of the disk is then, and who may read it.
 below() {
@@ -234,6 +264,7 @@ each_mode moved
 listed
 mount --bind "$work/cover/open" /etc/fuse.conf
 each_mode shared
+each_mode informed
 each_mode below
 cd "$work" || exit 99
 umount /etc/fuse.conf /etc/fuse.conf /dev/fuse cover
