@@ -234,7 +234,31 @@ others() { daemons | grep -vFx "$(daemons_of_storage)"; }
 
 no_others() { [ -z "$(others)" ]; }
 
+# An image names a file on the storage, which the rules do not allow: it is refused by its name, and nobody asks
+# the storage, where even SIGKILL would wait.
+names() {
+	local name
+	mkdir apart
+	storage || return
+	forget store/disk.raw
+	stop_storage
+	for name in "$PWD/store/x/y" ../store/x/y "$PWD/apart/../store/x" "/proc/self/cwd/store/x"; do
+		rm -f apart/*
+		qemu-img create -q -u -f qcow2 -b "$name" -F raw apart/top.qcow2 1m
+		begin "$vdimap" apart/top.qcow2 </dev/null >/dev/null 2>log
+		claim "the name $name is refused while the storage hangs" wait_for 5 is_over "$pid"
+		kill -CONT "$store" # else the test hangs as well
+		end_of "$pid"
+		is "$name: exit status" "$ended_with" 1
+		like "$name: it says why" "$(cat log)" ".*apart/top\.qcow2: backing file '$name' .*--backing=any.*"
+		stop_storage
+	done
+	dismantle
+	rm -r apart
+}
+
 waits
+names
 each_mode map_waits
 ends
 finish
