@@ -437,6 +437,25 @@ def damaged(bench):
     same('the table of what cannot be read', rows, [['327680', '393216', '64', 'KiB', 'unreadable']])
 
 
+def too_many_clusters(bench):
+    """An image of some KiB whose L1 entries claim 2 EiB of data: a list of them would take years."""
+    image = Qcow2(bench.path('huge.qcow2'), MIB, cluster_bits=16)
+    image.set(0, 'data', 0x41)
+    image.write()
+    entries = 1 << 13                   # each of 512 MiB, at one wrong place: 2^26 clusters
+    with open(image.path, 'r+b') as out:
+        host = os.path.getsize(image.path)
+        out.seek(24)
+        out.write(struct.pack('>Q', entries << 29))
+        out.seek(36)
+        out.write(struct.pack('>IQ', entries, host))
+        out.seek(host)
+        out.write(struct.pack('>Q', 512) * entries)
+    bench.unreadable('bytes 0 to %d of' % ((entries << 29) - 1), image.path)
+    bench.fails(r'huge\.qcow2: there are more clusters than the 4294967296 that --clusters lists', '--clusters',
+                '--cluster-bits=9', image.path, out=None)
+
+
 def much_damaged(bench):
     """At most 8 lines name ranges, and one has the count; JSON has all of them."""
     image = Qcow2(bench.path('bad.qcow2'), 4 * MIB, cluster_bits=16)
@@ -859,6 +878,7 @@ CLAIMS = (
     ('output that cannot be written is an error', broken_output),
     ('damaged metadata is told in every form', damaged),
     ('much damage takes few lines', much_damaged),
+    ('a list of too many clusters is refused', too_many_clusters),
     ('--exit-code has a status for differences', exit_code),
     ('--bitmap lists what QEMU has marked', bitmaps),
     ('--bitmap is the union of all layers and names', bitmaps_union),

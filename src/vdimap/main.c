@@ -80,11 +80,11 @@ static double seconds_now(void)
 }
 
 /* Print what a feed answers, in the form that was asked for. */
-static int print_feed(struct feed *feed, const struct options *options)
+static int print_feed(struct feed *feed, const struct options *options, struct vd_error *err)
 {
 	switch (options->form) {
 	case FORM_CLUSTERS:
-		return print_clusters(feed);
+		return print_clusters(feed, err);
 	case FORM_TEXT:
 		return print_text(feed);
 	case FORM_CHART:
@@ -124,7 +124,7 @@ static int print_answers(const struct options *options, const struct vd_disk *di
 
 	if (r == 0) {
 		tell_shorter(disk, old_disk);
-		r = print_feed(&feed, options);
+		r = print_feed(&feed, options, err);
 	}
 	if (r == 0 && feed.unreadable.count > 0 && options->form == FORM_TEXT)
 		print_unreadable(&feed);

@@ -13,6 +13,12 @@
 #include "vdimap/print.h"
 
 /*
+ * What --clusters lists: 16 TiB in clusters of 4 KiB. A hostile image of some KiB can claim 2^52
+ * clusters, which would take years to print.
+ */
+#define CLUSTERS_MAX (UINT64_C(1) << 32)
+
+/*
  * What stands between the making of small pieces, millions of them, and stdout. One form is printed
  * in a run, so that there is one.
  */
@@ -60,14 +66,23 @@ int print_json(struct feed *feed)
 	return r < 0 ? r : 0;
 }
 
-int print_clusters(struct feed *feed)
+int print_clusters(struct feed *feed, struct vd_error *err)
 {
 	struct vd_pair pair;
 	bool is_first = true;
+	uint64_t left = CLUSTERS_MAX;
 	int r;
 
 	out_used += vd_json_head(out_room(), feed->disk->size, feed->cluster_bits);
 	while ((r = feed_range(feed, &pair)) > 0 && !ferror(stdout)) {
+		if (pair.last - pair.first >= left) {
+			r = vd_fail(err, E2BIG,
+				    "%s: there are more clusters than the %" PRIu64
+				    " that --clusters lists; without it ranges are printed",
+				    feed->disk->layers[0]->source->name, CLUSTERS_MAX);
+			break;
+		}
+		left -= pair.last - pair.first + 1;
 		for (uint64_t i = pair.first; i <= pair.last && !ferror(stdout); i++) {
 			out_used += vd_json_number(out_room(), i, is_first);
 			is_first = false;

@@ -10,7 +10,7 @@
 
 /* {"virtual_size":...,"data_clusters":[[0,2],[13,15]]}, or [0,1,2,13,14,15] instead of the pairs. */
 int print_json(struct feed *feed);
-int print_clusters(struct feed *feed);
+int print_clusters(struct feed *feed, struct vd_error *err); /* -E2BIG with a message: too many */
 
 /* A table of ranges, with a sum below it, and one of what cannot be read. */
 int print_text(struct feed *feed);
