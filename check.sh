@@ -98,10 +98,15 @@ show_progress() { # show_progress DIR TOTAL
 			case $seen in *" $trs "*) continue ;; esac
 			grep -q '^:global-test-result:' "$trs" || continue
 			seen="$seen$trs " number=$((number + 1)) name=${trs%.trs}
-			printf '[%3d/%d] %s  %-28s %s\n' "$number" "$2" "$(elapsed)" "${name#"$1/"}" "$(results "$trs")"
+			printf '[%3d/%d] %s %5s  %-28s %s\n' "$number" "$2" "$(elapsed)" "$(took "$name")" "${name#"$1/"}" \
+				"$(results "$trs")"
 		done
 		[ -n "$last" ] || sleep 1
 	done
+}
+
+took() { # took NAME: its time, where the file system knows when its log was made; others run at the same time
+	begun=$(stat -c %W "$1.log") && [ "$begun" -gt 0 ] && echo "$(($(stat -c %Y "$1.trs") - begun))s"
 }
 
 results() { # results FILE: "7 passed, 1 failed"
