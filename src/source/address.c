@@ -31,6 +31,10 @@ static const struct {
 	{ "https://",
 	  "web servers are not supported; nbdkit curl makes an NBD server of an address" },
 	{ "ssh://", "SSH is not supported; nbdkit ssh makes an NBD server of a file there" },
+	{ "nbd:unix:", "write nbd+unix:///EXPORT?socket=PATH; a file of this name is ./nbd:..." },
+	{ "nbd:", "write nbd://HOST:PORT/EXPORT; a file of this name is ./nbd:..." },
+	{ "json:", "QEMU's JSON is not supported; name the file that it names, or ask qemu-nbd to "
+		   "serve it; a file of this name is ./json:..." },
 };
 
 #define REFUSED (sizeof(refused) / sizeof(*refused))
@@ -42,7 +46,7 @@ static bool begins(const char *name, const char *with)
 
 static const char *why_refused(const char *name)
 {
-	for (unsigned i = 0; i < REFUSED; i++) {
+	for (unsigned i = 0; i < REFUSED && !begins(name, TCP_SCHEME); i++) {
 		if (begins(name, refused[i].scheme))
 			return refused[i].why;
 	}

@@ -13,10 +13,11 @@ static void only_known_schemes_make_an_address(void **state)
 	static const char *const are[] = { "nbd://h/e", "nbd+unix:///?socket=s",
 					   "nbds://h/", "nbd+vsock://1/",
 					   "nbd://",    "http://h/e",
-					   "ssh://h/e" };
+					   "ssh://h/e", "nbd:h:10809",
+					   "json:{\"a\":1}" };
 	static const char *const are_not[] = {
-		"disk.qcow2", "./nbd://h/e", "/nbd://h/e",     "nbd:h:10809",
-		"nbd",        "NBD://h/e",   "json:{\"a\":1}", ""
+		"disk.qcow2",    "./nbd://h/e", "/nbd://h/e", "./nbd:h:10809", "nbd", "NBD://h/e",
+		"./json:{\"a\"", "",
 	};
 
 	(void)state;
@@ -76,6 +77,10 @@ static void what_is_not_understood_is_refused(void **state)
 		{ "nbd+ssh://h/", -ENOTSUP, "ssh -L" },
 		{ "https://h/x.qcow2", -ENOTSUP, "nbdkit curl" },
 		{ "ssh://h/x.qcow2", -ENOTSUP, "nbdkit ssh" },
+		{ "nbd:h:10809", -ENOTSUP, "nbd://HOST:PORT/EXPORT" },
+		{ "nbd:h:10809:exportname=e", -ENOTSUP, "nbd://HOST:PORT/EXPORT" },
+		{ "nbd:unix:/run/x:exportname=e", -ENOTSUP, "nbd+unix:///EXPORT?socket=PATH" },
+		{ "json:{}", -ENOTSUP, "qemu-nbd" },
 		{ "nbd://", -EINVAL, "HOST" },
 		{ "nbd:///e", -EINVAL, "HOST" },
 		{ "nbd://:1/e", -EINVAL, "HOST" },
