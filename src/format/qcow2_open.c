@@ -504,9 +504,8 @@ static int l1_search_shared(struct l1_search *search, struct vd_error *err)
 	struct qcow2 *q = search->image->state;
 	int r = l1_spend(search->image, (uint64_t)search->present * VD_COST_SORTED, err);
 
-	if (r < 0)
-		return r;
-	r = vd_collisions_init(&search->set, search->present);
+	if (r == 0)
+		r = vd_collisions_init(&search->set, search->present);
 	if (r == 0)
 		r = l1_search(search);
 	if (r == 0)
@@ -536,9 +535,7 @@ static int l1_scan(struct vd_image *image, struct vd_error *err)
 	if (r == -ENOMEM)
 		return vd_fail(err, ENOMEM, "out of memory");
 	if (r > 0)
-		return vd_fail(err, EIO,
-			       "%s: the QCOW2 L1 table changed while it was read; another program writes "
-			       "the image",
+		return vd_fail(err, EIO, "%s: another program changed the QCOW2 L1 table meanwhile",
 			       image->source->name);
 	if (r < 0)
 		return vd_fail(err, -r, "%s: cannot read the QCOW2 L1 table: %s",

@@ -297,9 +297,8 @@ static int bat_search_overlaps(struct bat_search *search, struct vd_error *err)
 	uint64_t sectors = (vhd->bitmap_bytes + vhd->block_bytes) / VD_SECTOR;
 	int r = bat_spend(search, search->present * VD_COST_SORTED, err);
 
-	if (r < 0)
-		return r;
-	r = vd_collisions_init(&search->set, (size_t)search->present);
+	if (r == 0)
+		r = vd_collisions_init(&search->set, (size_t)search->present);
 	if (r == 0)
 		r = bat_search(search);
 	if (r == 0)
@@ -333,9 +332,7 @@ static int bat_scan(struct vd_image *image, struct vd_error *err)
 	if (r == -ENOMEM)
 		return vd_fail(err, ENOMEM, "out of memory");
 	if (r > 0)
-		return vd_fail(err, EIO,
-			       "%s: the VHD BAT changed while it was read; another program writes "
-			       "the image",
+		return vd_fail(err, EIO, "%s: another program changed the VHD BAT meanwhile",
 			       image->source->name);
 	if (r < 0)
 		return vd_fail(err, -r, "%s: cannot read the VHD BAT: %s", image->source->name,
