@@ -23,7 +23,7 @@
 /* What else costs as many bytes of a table. */
 #define VD_COST_FILE (64u << 10) /* opening a file, whether it is of use or not */
 #define VD_COST_RECORD 128u /* reading one record of a table of variable ones */
-#define VD_COST_SORTED 96u /* an entry of a table that is out of order, where it is sorted */
+#define VD_COST_SORTED 96u /* a block or L2 table, where they are sorted */
 #define VD_COST_KEPT 4u /* a byte of memory that is kept while the image is open */
 
 struct vd_budget {
