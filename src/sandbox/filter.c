@@ -18,6 +18,7 @@
 #include <fcntl.h>
 #include <linux/fiemap.h> /* for FS_IOC_FIEMAP */
 #include <linux/fs.h>
+#include <linux/fuse.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <stddef.h>
@@ -109,9 +110,10 @@ static const struct {
 };
 /* clang-format on */
 
-/* ioctl(2) requests: what is in a pipe, unwritten parts of an image, what a terminal is. */
+/* ioctl(2) requests: /dev/fuse for one more thread, what is in a pipe, unwritten parts of an image, what
+ * a terminal is. */
 static const unsigned long requests[] = {
-	FIONREAD, FS_IOC_FIEMAP, TCGETS, TIOCGWINSZ, 0,
+	FUSE_DEV_IOC_CLONE, FIONREAD, FS_IOC_FIEMAP, TCGETS, TIOCGWINSZ, 0,
 };
 
 /*
@@ -236,7 +238,7 @@ static int allow_partly(scmp_filter_ctx filter)
 	return r;
 }
 
-int vd_filter_install(void)
+int vd_filter_install(bool may_open)
 {
 	scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ERRNO(EPERM));
 	int r;
@@ -249,6 +251,8 @@ int vd_filter_install(void)
 		r = allow(filter, allowed[i].name);
 	if (r == 0)
 		r = allow_partly(filter);
+	if (r == 0 && may_open)
+		r = allow(filter, "openat");
 	if (r == 0)
 		r = seccomp_rule_add(filter, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
 	if (r == 0)
@@ -259,8 +263,9 @@ int vd_filter_install(void)
 
 #else
 
-int vd_filter_install(void)
+int vd_filter_install(bool may_open)
 {
+	(void)may_open;
 	return -ENOSYS;
 }
 
