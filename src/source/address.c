@@ -33,7 +33,7 @@ static const struct {
 	{ "ssh://", "SSH is not supported; nbdkit ssh makes an NBD server of a file there" },
 	{ "nbd:unix:", "write nbd+unix:///EXPORT?socket=PATH; a file of this name is ./nbd:..." },
 	{ "nbd:", "write nbd://HOST:PORT/EXPORT; a file of this name is ./nbd:..." },
-	{ "json:", "QEMU's JSON is not supported; name the file that it names, or ask qemu-nbd to "
+	{ "json:{", "QEMU's JSON is not supported; name the file that it names, or ask qemu-nbd to "
 		   "serve it; a file of this name is ./json:..." },
 };
 

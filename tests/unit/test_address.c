@@ -17,7 +17,7 @@ static void only_known_schemes_make_an_address(void **state)
 					   "json:{\"a\":1}" };
 	static const char *const are_not[] = {
 		"disk.qcow2",    "./nbd://h/e", "/nbd://h/e", "./nbd:h:10809", "nbd", "NBD://h/e",
-		"./json:{\"a\"", "",
+		"./json:{\"a\"", "json:a", "",
 	};
 
 	(void)state;
