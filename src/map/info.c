@@ -53,17 +53,24 @@ void vd_info_warm_up(void)
 
 /* --- members --------------------------------------------------------------------------------- */
 
-/* Takes over the value. A NULL object or value means that there is no memory. */
-static void put(struct maker *maker, json_t *object, const char *name, json_t *value)
+/*
+ * Takes over the value. A NULL object or value means that there is no memory. Returns the value for
+ * those who put something into it, or NULL: then it is gone.
+ */
+static json_t *put(struct maker *maker, json_t *object, const char *name, json_t *value)
 {
-	if (json_object_set_new(object, name, value) < 0)
-		maker->bad = true;
+	if (json_object_set_new(object, name, value) == 0)
+		return value;
+	maker->bad = true;
+	return NULL;
 }
 
-static void append(struct maker *maker, json_t *array, json_t *value)
+static json_t *append(struct maker *maker, json_t *array, json_t *value)
 {
-	if (json_array_append_new(array, value) < 0)
-		maker->bad = true;
+	if (json_array_append_new(array, value) == 0)
+		return value;
+	maker->bad = true;
+	return NULL;
 }
 
 /* JSON's integers end where jansson's do; no honest image has more. */
@@ -183,8 +190,7 @@ static json_t *list_next(struct list *list)
 
 	if (!list->array)
 		list->array = json_array();
-	append(list->maker, list->array, element);
-	return element;
+	return append(list->maker, list->array, element);
 }
 
 static int put_bitmap(const struct vd_bitmap *bitmap, void *data)
@@ -195,8 +201,7 @@ static int put_bitmap(const struct vd_bitmap *bitmap, void *data)
 	if (bitmap->fault)
 		return 0;
 	element = list_next(list);
-	flags = json_array();
-	put(list->maker, element, "flags", flags);
+	flags = put(list->maker, element, "flags", json_array());
 	if (bitmap->in_use)
 		append(list->maker, flags, json_string("in-use"));
 	if (bitmap->is_auto)
@@ -259,9 +264,9 @@ static void put_specific(struct maker *maker, json_t *object, const struct vd_im
 		return;
 	specific = json_object();
 	data = json_object();
-	put(maker, object, "format-specific", specific);
+	specific = put(maker, object, "format-specific", specific);
 	put(maker, specific, "type", json_string(vd_info_format(image->format->name)));
-	put(maker, specific, "data", data);
+	data = put(maker, specific, "data", data);
 	list.array = data;
 	image->format->facts(image, put_fact, &list);
 	put_bitmaps(maker, data, image);
@@ -289,9 +294,9 @@ static void put_child(struct maker *maker, json_t *children, const char *name,
 {
 	json_t *child = json_object(), *info = json_object(), *specific;
 
-	append(maker, children, child);
+	child = append(maker, children, child);
 	put(maker, child, "name", json_string(name));
-	put(maker, child, "info", info);
+	info = put(maker, child, "info", info);
 	put(maker, info, "children", json_array());
 	put_number(maker, info, "virtual-size", vd_div_up(source->size, VD_SECTOR) * VD_SECTOR);
 	put_name(maker, info, "filename", source->name);
@@ -299,7 +304,7 @@ static void put_child(struct maker *maker, json_t *children, const char *name,
 	put_actual_size(maker, info, source);
 	if (!source->is_server) {
 		specific = json_object();
-		put(maker, info, "format-specific", specific);
+		specific = put(maker, info, "format-specific", specific);
 		put(maker, specific, "type", json_string("file"));
 		put(maker, specific, "data", json_object());
 	}
@@ -353,12 +358,12 @@ static void put_chain(struct maker *maker, json_t *object)
 	const struct vd_info *info = maker->info;
 	json_t *chain = json_array();
 
-	put(maker, object, "chain", chain);
+	chain = put(maker, object, "chain", chain);
 	for (unsigned depth = 0; depth < info->disk->count; depth++) {
 		const struct vd_image *image = info->disk->layers[depth];
 		json_t *layer = json_object();
 
-		append(maker, chain, layer);
+		layer = append(maker, chain, layer);
 		put_number(maker, layer, "depth", depth);
 		put_name(maker, layer, "filename", image->source->name);
 		if (image->data)
@@ -384,7 +389,7 @@ static int put_layer_bitmap(const struct vd_bitmap *bitmap, void *data)
 	struct maker *maker = layer->maker;
 	json_t *element = json_object();
 
-	append(maker, layer->array, element);
+	element = append(maker, layer->array, element);
 	put_number(maker, element, "depth", layer->depth);
 	put_text(maker, element, "name", bitmap->name);
 	put_number(maker, element, "granularity", UINT64_C(1) << (bitmap->granularity_bits & 63));
@@ -399,7 +404,7 @@ static void put_layer_bitmaps(struct maker *maker, json_t *object)
 	const struct vd_disk *disk = maker->info->disk;
 	json_t *array = json_array();
 
-	put(maker, object, "bitmaps", array);
+	array = put(maker, object, "bitmaps", array);
 	for (unsigned depth = 0; depth < disk->count; depth++) {
 		const struct vd_image *image = disk->layers[depth];
 		struct layer_bitmaps layer = { .maker = maker, .array = array, .depth = depth };
@@ -425,7 +430,7 @@ static void put_totals(struct maker *maker, json_t *object)
 	if (!maker->info->is_mount)
 		return;
 	map = json_object();
-	put(maker, object, "map", map);
+	map = put(maker, object, "map", map);
 	put(maker, map, "complete", json_boolean(totals->complete));
 	put_number(maker, map, "mapped-bytes", totals->mapped_bytes);
 }
@@ -461,7 +466,7 @@ static json_t *pairs_array(struct maker *maker, const struct vd_joined *joined)
 	for (size_t i = 0; i < joined->count; i++) {
 		json_t *pair = json_array();
 
-		append(maker, array, pair);
+		pair = append(maker, array, pair);
 		append(maker, pair, json_integer((json_int_t)joined->pairs[i].first));
 		append(maker, pair, json_integer((json_int_t)joined->pairs[i].last));
 	}
@@ -484,7 +489,7 @@ static json_t *info_object(struct maker *maker, json_t **vdifs)
 
 	put_image(maker, object);
 	*vdifs = vdifs_object(maker);
-	put(maker, object, "vdifs", *vdifs);
+	*vdifs = put(maker, object, "vdifs", *vdifs);
 	return object;
 }
 
@@ -577,11 +582,11 @@ static void put_messages(struct maker *maker, json_t *vdifs, const json_t *objec
 	for (unsigned i = 0; i < count; i++) {
 		json_t *message = json_object();
 
-		append(maker, array, message);
+		message = append(maker, array, message);
 		put(maker, message, "date-sec", json_integer((json_int_t)lines[i].seconds));
 		put_text(maker, message, "text", lines[i].text);
 	}
-	put(maker, vdifs, "messages", array);
+	array = put(maker, vdifs, "messages", array);
 	while (json_array_size(array) > 0 && object_bytes(object) > room)
 		json_array_remove(array, 0);
 	if (count == 0 || json_array_size(array) == 0)
