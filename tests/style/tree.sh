@@ -12,14 +12,10 @@ else
 		-type f ! -name '*.pyc')
 fi
 
-is_binary() {
-	! iconv -f utf-8 -t utf-8 "$1" >/dev/null 2>&1 || ! tr -d '\0' <"$1" | cmp -s - "$1"
-}
-
+# Text is UTF-8 without zeros.
 binaries() {
-	echo "$files" | while read -r file; do
-		[ ! -f "$file" ] || ! is_binary "$file" || echo "$file"
-	done
+	echo "$files" | tr '\n' '\0' | LC_ALL=C.UTF-8 xargs -0 grep -lsaxv '.*' --
+	echo "$files" | tr '\n' '\0' | LC_ALL=C.UTF-8 xargs -0 grep -lsaP '\x00' --
 }
 
 unfinished() {
@@ -40,11 +36,14 @@ trailing_blanks() {
 
 # Automake takes configure.ac and what it includes by itself; folders go in whole.
 undistributed() {
+	listed=$(cat Makefile.am)
 	for file in $files; do
 		case $file in
 		Makefile.am | configure.ac | m4/* | scripts/* | tests/lib/* | tests/images/* | tests/fuzz/findings/*) ;;
-		*) grep -qF -- "${file#./}" Makefile.am || echo "$file: not in Makefile.am" ;;
+		*) echo "${file#./}" ;;
 		esac
+	done | while read -r file; do
+		case $listed in *"$file"*) ;; *) echo "$file: not in Makefile.am" ;; esac
 	done
 }
 
