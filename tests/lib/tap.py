@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """TAP output, the one thing every test written in Python needs.  The plan comes last: nobody has to count claims."""
+import functools
 import os
+import re
 import sys
 
 
@@ -15,6 +17,13 @@ def effort(short, usual, nightly):
     if os.environ.get('VD_NIGHTLY'):
         return nightly
     return short if os.environ.get('VD_SHORT') else usual
+
+
+@functools.cache
+def sanitized(program):
+    """Is it built with AddressSanitizer or ThreadSanitizer?"""
+    with open(program, 'rb') as file:
+        return re.search(rb'__[at]san_init', file.read()) is not None
 
 
 def spare_leak_searches(environment):
