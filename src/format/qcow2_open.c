@@ -535,7 +535,8 @@ static int l1_scan(struct vd_image *image, struct vd_error *err)
 	if (r == -ENOMEM)
 		return vd_fail(err, ENOMEM, "out of memory");
 	if (r > 0)
-		return vd_fail(err, EIO, "%s: another program changed the QCOW2 L1 table meanwhile",
+		return vd_fail(err, EIO,
+			       "%s: the QCOW2 L1 table was written to while it was read; try again",
 			       image->source->name);
 	if (r < 0)
 		return vd_fail(err, -r, "%s: cannot read the QCOW2 L1 table: %s",

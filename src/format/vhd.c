@@ -332,7 +332,7 @@ static int bat_scan(struct vd_image *image, struct vd_error *err)
 	if (r == -ENOMEM)
 		return vd_fail(err, ENOMEM, "out of memory");
 	if (r > 0)
-		return vd_fail(err, EIO, "%s: another program changed the VHD BAT meanwhile",
+		return vd_fail(err, EIO, "%s: the VHD BAT was written to while it was read; try again",
 			       image->source->name);
 	if (r < 0)
 		return vd_fail(err, -r, "%s: cannot read the VHD BAT: %s", image->source->name,
