@@ -64,7 +64,7 @@ static int child(const struct vd_confined_options *options, int socket)
 	if (options->prepare)
 		options->prepare(options->context);
 	vd_sandbox_warm_up();
-	confined.layers = vd_sandbox_enter(mode, options->fuse, &err);
+	confined.layers = vd_sandbox_enter(mode, &err);
 	if (confined.layers < 0) {
 		vd_log(LOG_ERR, "%s", err.text);
 		return EXIT_FAILURE;

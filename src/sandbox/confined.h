@@ -21,7 +21,6 @@ struct vd_confined {
 
 struct vd_confined_options {
 	enum vd_sandbox_mode mode;
-	bool fuse; /* the child may open /dev/fuse */
 	bool alone; /* the child is killed when its parent ends, and keeps no other descriptors */
 	/* In the child before the sandbox closes, and then in it. Returns the exit status. */
 	void (*prepare)(void *context);

@@ -18,7 +18,6 @@
 #include <fcntl.h>
 #include <linux/fiemap.h> /* for FS_IOC_FIEMAP */
 #include <linux/fs.h>
-#include <linux/fuse.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <stddef.h>
@@ -110,10 +109,9 @@ static const struct {
 };
 /* clang-format on */
 
-/* ioctl(2) requests: /dev/fuse for one more thread, what is in a pipe, unwritten parts of an image, what
- * a terminal is. */
+/* ioctl(2) requests: what is in a pipe, unwritten parts of an image, what a terminal is. */
 static const unsigned long requests[] = {
-	FUSE_DEV_IOC_CLONE, FIONREAD, FS_IOC_FIEMAP, TCGETS, TIOCGWINSZ, 0,
+	FIONREAD, FS_IOC_FIEMAP, TCGETS, TIOCGWINSZ, 0,
 };
 
 /*
@@ -238,7 +236,7 @@ static int allow_partly(scmp_filter_ctx filter)
 	return r;
 }
 
-int vd_filter_install(bool may_open)
+int vd_filter_install(void)
 {
 	scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ERRNO(EPERM));
 	int r;
@@ -251,8 +249,6 @@ int vd_filter_install(bool may_open)
 		r = allow(filter, allowed[i].name);
 	if (r == 0)
 		r = allow_partly(filter);
-	if (r == 0 && may_open)
-		r = allow(filter, "openat");
 	if (r == 0)
 		r = seccomp_rule_add(filter, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
 	if (r == 0)
@@ -263,9 +259,8 @@ int vd_filter_install(bool may_open)
 
 #else
 
-int vd_filter_install(bool may_open)
+int vd_filter_install(void)
 {
-	(void)may_open;
 	return -ENOSYS;
 }
 

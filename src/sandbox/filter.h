@@ -5,12 +5,10 @@
 #ifndef VD_SANDBOX_FILTER_H
 #define VD_SANDBOX_FILTER_H
 
-#include <stdbool.h>
-
 /*
- * Install the filter for this process and its threads. may_open: openat(2) stays, for /dev/fuse: something
- * else (landlock) decides what may be opened. 0; -ENOSYS when kernel or build have no seccomp; -errno.
+ * Install the filter for this process and its threads. 0; -ENOSYS when kernel or build have no seccomp;
+ * -errno.
  */
-int vd_filter_install(bool may_open);
+int vd_filter_install(void);
 
 #endif

@@ -29,14 +29,10 @@
 
 #ifndef SYS_landlock_create_ruleset
 #define SYS_landlock_create_ruleset 444
-#define SYS_landlock_add_rule 445
 #define SYS_landlock_restrict_self 446
 #endif
 
 #define LANDLOCK_VERSION (1u << 0) /* flag of create_ruleset: return the ABI version */
-#define LANDLOCK_PATH_BENEATH 1 /* type of a rule */
-#define LANDLOCK_FILE_WRITE (1u << 1)
-#define LANDLOCK_FILE_READ (1u << 2)
 #define LANDLOCK_IOCTL_DEV (1u << 15)
 
 /* The child never has more descriptors: two chains of 256 layers with data files, threads, pipes. */
@@ -45,11 +41,6 @@
 struct landlock_ruleset {
 	uint64_t fs, net, scoped;
 };
-
-struct landlock_path {
-	uint64_t access;
-	int32_t parent_fd;
-} __attribute__((packed));
 
 static const struct {
 	int layer;
@@ -187,25 +178,8 @@ static struct landlock_ruleset landlock_rights(long abi)
 	return rights;
 }
 
-/* The one exception. A right that is not handled must not be in a rule. */
-static int landlock_allow_fuse(int ruleset, uint64_t handled)
-{
-	struct landlock_path rule = {
-		.access = handled & (LANDLOCK_FILE_READ | LANDLOCK_FILE_WRITE | LANDLOCK_IOCTL_DEV),
-		.parent_fd = open("/dev/fuse", O_PATH | O_CLOEXEC),
-	};
-	int r = 0;
-
-	if (rule.parent_fd < 0)
-		return -errno;
-	if (syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_PATH_BENEATH, &rule, 0) < 0)
-		r = -errno;
-	close(rule.parent_fd);
-	return r;
-}
-
 /* -ENOSYS: this kernel has none, or it is switched off. */
-static int landlock_everything(bool fuse)
+static int landlock_everything(void)
 {
 	long abi = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_VERSION);
 	struct landlock_ruleset rights = landlock_rights(abi);
@@ -216,9 +190,7 @@ static int landlock_everything(bool fuse)
 	ruleset = (int)syscall(SYS_landlock_create_ruleset, &rights, sizeof(rights), 0);
 	if (ruleset < 0)
 		return -errno;
-	if (fuse)
-		r = landlock_allow_fuse(ruleset, rights.fs);
-	if (r == 0 && syscall(SYS_landlock_restrict_self, ruleset, 0) < 0)
+	if (syscall(SYS_landlock_restrict_self, ruleset, 0) < 0)
 		r = -errno;
 	close(ruleset);
 	return r;
@@ -238,7 +210,7 @@ static int note(int *layers, int layer, int r, struct vd_error *err)
 		       vd_sandbox_layers_text(layer, name), strerror(-r));
 }
 
-int vd_sandbox_enter(enum vd_sandbox_mode mode, bool fuse, struct vd_error *err)
+int vd_sandbox_enter(enum vd_sandbox_mode mode, struct vd_error *err)
 {
 	char names[VD_LAYERS_TEXT];
 	int layers = 0, missing, r;
@@ -251,10 +223,9 @@ int vd_sandbox_enter(enum vd_sandbox_mode mode, bool fuse, struct vd_error *err)
 	if (r == 0)
 		r = note(&layers, VD_LAYER_CAPABILITIES, drop_capabilities(), err);
 	if (r == 0)
-		r = note(&layers, VD_LAYER_LANDLOCK, landlock_everything(fuse), err);
+		r = note(&layers, VD_LAYER_LANDLOCK, landlock_everything(), err);
 	if (r == 0)
-		r = note(&layers, VD_LAYER_SECCOMP,
-			 vd_filter_install(fuse && (layers & VD_LAYER_LANDLOCK)), err);
+		r = note(&layers, VD_LAYER_SECCOMP, vd_filter_install(), err);
 	if (r < 0)
 		return r;
 	missing = VD_LAYERS_ALL & ~layers;

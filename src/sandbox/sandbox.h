@@ -39,12 +39,11 @@ int vd_sandbox_mode_parse(const char *word, enum vd_sandbox_mode *mode, struct v
 void vd_sandbox_warm_up(void);
 
 /*
- * Enter, for good. One thread, which all later ones inherit from. fuse: /dev/fuse may be opened
- * again, as libfuse does for each of its threads. Returns the layers that hold (> 0; 0 in mode
- * OFF), or -EPERM with a message: in mode STRICT when a layer is missing, in any when one fails
- * half-way.
+ * Enter, for good. One thread, which all later ones inherit from. Returns the layers that
+ * hold (> 0; 0 in mode OFF), or -EPERM with a message: in mode STRICT when a layer is missing, in any
+ * when one fails half-way.
  */
-int vd_sandbox_enter(enum vd_sandbox_mode mode, bool fuse, struct vd_error *err);
+int vd_sandbox_enter(enum vd_sandbox_mode mode, struct vd_error *err);
 
 #define VD_LAYERS_TEXT 80
 
@@ -56,6 +55,6 @@ const char *vd_sandbox_layers_text(int layers, char text[VD_LAYERS_TEXT]);
  * processes, start a program, trace, signal, change the terminal, outlive its parent, mount. Prints a line for each to stdout. An exit
  * status: EXIT_SUCCESS if nothing was possible.
  */
-int vd_sandbox_selftest(enum vd_sandbox_mode mode, bool fuse);
+int vd_sandbox_selftest(enum vd_sandbox_mode mode);
 
 #endif

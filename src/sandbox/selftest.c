@@ -33,6 +33,11 @@ static long try_open_root(void)
 	return open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 }
 
+static long try_open_fuse(void)
+{
+	return open("/dev/fuse", O_RDWR | O_CLOEXEC);
+}
+
 static long try_create(void)
 {
 	return open("/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
@@ -122,6 +127,7 @@ static const struct {
 } attempts[] = {
 	{ "open a file", try_open },
 	{ "open a directory", try_open_root },
+	{ "open /dev/fuse", try_open_fuse },
 	{ "create a file", try_create },
 	{ "make an internet socket", try_socket },
 	{ "make a socket", try_socket_unix },
@@ -158,9 +164,9 @@ static int try_all(void *context, struct vd_confined *confined)
 	return status;
 }
 
-int vd_sandbox_selftest(enum vd_sandbox_mode mode, bool fuse)
+int vd_sandbox_selftest(enum vd_sandbox_mode mode)
 {
-	struct vd_confined_options options = { .mode = mode, .fuse = fuse, .run = try_all };
+	struct vd_confined_options options = { .mode = mode, .run = try_all };
 	struct vd_error err = { "" };
 	int socket, status = 0;
 	pid_t child, ended;

@@ -119,7 +119,7 @@ static int act(const struct vdifs_options *options, const struct vdifs_inherited
 	if (options->help || options->version)
 		return print(options, &err) < 0 ? fail(&err, VD_EXIT_FAILED) : VD_EXIT_DONE;
 	if (options->selftest)
-		return vd_sandbox_selftest(options->sandbox, true);
+		return vd_sandbox_selftest(options->sandbox);
 	if (options->unmount)
 		return vdifs_unmount(options->mountpoint, &err) < 0 ? fail(&err, VD_EXIT_FAILED)
 								    : VD_EXIT_DONE;

@@ -143,10 +143,13 @@ static int session_new(struct server *server, struct vd_error *err)
 	return 0;
 }
 
+/*
+ * All threads read from one descriptor. With clone_fd, one for each, libfuse loses interrupts: one that
+ * overtakes its request is given back to the kernel, which looks for the request among those of the
+ * descriptor that the interrupt came through.
+ */
 static int session_loop(struct server *server)
 {
-	/* A thread opens /dev/fuse again for itself, where the sandbox can tell it from others. */
-	bool clone = !server->confined->layers || (server->confined->layers & VD_LAYER_LANDLOCK);
 	int r;
 
 	if (server->options->options->single_thread)
@@ -156,12 +159,12 @@ static int session_loop(struct server *server)
 
 	if (!config)
 		return -ENOMEM;
-	fuse_loop_cfg_set_clone_fd(config, clone);
+	fuse_loop_cfg_set_clone_fd(config, false);
 	fuse_loop_cfg_set_max_threads(config, WORKERS_MAX);
 	r = fuse_session_loop_mt(server->session, config);
 	fuse_loop_cfg_destroy(config);
 #else
-	struct fuse_loop_config config = { .clone_fd = clone, .max_idle_threads = WORKERS_MAX };
+	struct fuse_loop_config config = { .max_idle_threads = WORKERS_MAX };
 
 	r = fuse_session_loop_mt(server->session, &config);
 #endif

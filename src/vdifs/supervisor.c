@@ -166,7 +166,6 @@ static int start_server(struct supervisor *supervisor, struct vd_error *err)
 {
 	struct vd_confined_options confined = {
 		.mode = supervisor->options->sandbox,
-		.fuse = true,
 		.prepare = server_prepare,
 		.run = server_main,
 		.context = supervisor,

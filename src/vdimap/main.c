@@ -299,7 +299,7 @@ int main(int argc, char **argv)
 	if (r > 0)
 		status = VD_EXIT_FAILED;
 	if (r > 0 && options.selftest)
-		r = vd_sandbox_selftest(options.sandbox, false);
+		r = vd_sandbox_selftest(options.sandbox);
 	else if (r > 0)
 		r = vd_confined_run(&confined, options.images, options.chains, options.image_count,
 				    &err);
