@@ -38,7 +38,7 @@ has_libraries() { # has_libraries COMPILER...
 
 with_m32() {
 	# With --host, since a kernel for 64 bits only does not run what configure makes.
-	configure --host=i686-linux-gnu CC="gcc -m32" || return
+	configure --host=i686-linux-gnu CC="gcc -m32" CFLAGS=-O2 || return
 	make -j2 objects || return
 	has_libraries gcc -m32 || {
 		echo "compiled only: the libraries of 32 bits are missing, or this kernel does not run them"
@@ -50,11 +50,11 @@ with_m32() {
 # musl-gcc looks at musl's headers alone. Those of the kernel and of the libraries come behind them.
 with_musl() {
 	behind="-idirafter /usr/include -idirafter /usr/include/$(gcc -print-multiarch)"
-	configure CC=musl-gcc CFLAGS="-g -O2 $behind" && make -j2 objects
+	configure CC=musl-gcc CFLAGS="-O2 $behind" && make -j2 objects
 }
 
 with_clang() {
-	configure CC=clang CFLAGS="-g -O1" && make -j2 && run "$(unit_tests)"
+	configure CC=clang CFLAGS=-O1 && make -j2 && run "$(unit_tests)"
 }
 
 # gcc warns of results as uninitialised that its inlining across files no longer ties to the checked
