@@ -233,6 +233,30 @@ def refcounts_endless(bench):
         raise Failure('it takes %.1f s' % took)
 
 
+def tables_in_holes(bench):
+    """L2 tables of 2 MiB that lie in a hole of the file, the last entry of the last one set: of each, few pages are read."""
+    count, cluster = 500, 2 * MIB
+    path = bench.create('hollow.qcow2', count << 39, '-o', 'cluster_size=2M')
+    with open(path, 'r+b') as image:
+        image.seek(40)
+        l1, = struct.unpack('>Q', image.read(8))
+        start = -(-os.fstat(image.fileno()).st_size // cluster) * cluster
+        image.seek(l1)
+        image.write(b''.join(struct.pack('>Q', 1 << 63 | start + table * cluster) for table in range(count)))
+        image.seek(start + count * cluster - 8)
+        image.write(struct.pack('>Q', 1 << 63 | start + count * cluster) + b'x' * cluster)
+        image.truncate(start + (count + 1) * cluster)
+    process = subprocess.Popen([bench.program, path], stdout=subprocess.PIPE, text=True)
+    text = process.stdout.read()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    with open('/proc/%d/io' % process.pid, encoding='ascii') as file:
+        read = int(re.search(r'rchar: (\d+)', file.read()).group(1))
+    same('the exit status', process.wait(), 0)
+    same('the last cluster', json.loads(text)['data_clusters'], [[count * 262144 - 1, count * 262144 - 1]])
+    if read > count * cluster // 4:
+        raise Failure('%d MiB are read' % (read // MIB))
+
+
 def qemu_cut(bench):
     """The file ends within its last cluster: data to QEMU, zeros to us, no entry of its own in this form."""
     path = bench.create('cut.qcow2', MIB)
@@ -557,6 +581,13 @@ def bitmaps_over_vhd(bench):
     same('the top layer', json.loads(bench.run('--bitmap=b', top))['data_clusters'], [[80, 80]])
 
 
+def above(bench, path):
+    """An image on top of that one."""
+    top = bench.path('above.qcow2')
+    subprocess.run(['qemu-img', 'create', '-q', '-f', 'qcow2', '-b', path, '-F', 'qcow2', top], check=True)
+    return top
+
+
 def bitmaps_stopped(bench):
     """One that does not record any more is no answer, unless another one does or somebody knows better."""
     path = bitmap_image(bench, 'd.qcow2', bitmap='monday')
@@ -565,6 +596,9 @@ def bitmaps_stopped(bench):
     bitmap_add(bench, path, 'tuesday')
     bench.write(path, 'write 20M 64k')
     bench.fails('recording in layer 0.*--stopped-bitmaps', '--bitmap=monday', path)
+    status, text, log = run(bench.program, '--bitmap=monday', '--stopped-bitmaps', '--without-parent', above(bench, path))
+    if status != 1 or text or '--bitmap needs the whole chain' not in log:
+        raise Failure('without the parent: exit status %d, %r, %r' % (status, text, log))
     same('by request', json.loads(bench.run('--bitmap=monday', '--stopped-bitmaps', path))['data_clusters'], [[16, 16]])
     same('with the one after it', json.loads(bench.run('--bitmap=monday', '--bitmap=tuesday', path))['data_clusters'],
          [[16, 16], [320, 320]])
@@ -864,6 +898,7 @@ CLAIMS = (
     ('--qemu tells no place for what a cut VHD has lost', qemu_cut_vhd),
     ('--qemu bears reference counts of any kind', refcounts_hostile),
     ('--qemu counts no more than the file holds', refcounts_endless),
+    ('what is left of a table is not read if the file has a hole there', tables_in_holes),
     ('--chart draws cells by what they hold', chart),
     ('--chart fits the terminal and is coloured there', chart_in_terminal),
     ('--svg is a picture with a legend', picture),

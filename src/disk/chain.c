@@ -262,6 +262,19 @@ static int chain_descend(struct chain *chain, struct vd_error *err)
 	return 1;
 }
 
+/* Each --backing-format must have had its layer: one too many means that the user counts otherwise. */
+static int check_formats(const struct chain *chain, struct vd_error *err)
+{
+	unsigned given = chain->options->backing_format_count, below = chain->disk->count - 1;
+
+	if (given <= below)
+		return 0;
+	return vd_fail(err, EINVAL,
+		       "%s: --backing-format is given %u times, but the chain has %u backing file%s; "
+		       "leave out what is too much",
+		       chain->disk->layers[0]->source->name, given, below, below == 1 ? "" : "s");
+}
+
 static int chain_top(struct chain *chain, const char *path, struct vd_error *err)
 {
 	struct vd_open_request request = {
@@ -358,6 +371,8 @@ int vd_chain_open(const char *path, const struct vd_chain_options *options,
 		while (r > 0);
 		if (r == 0)
 			r = parent_check_used(chain, err);
+		if (r == 0)
+			r = check_formats(chain, err);
 	}
 	if (r < 0) {
 		vd_disk_close(chain->disk);

@@ -134,11 +134,28 @@ static void advise_option(const struct chain *chain, struct vd_error *text)
 	}
 }
 
+/*
+ * The words before "=FORMAT" that say what the parent of the last layer is, and no other: the option
+ * has no name, so that one for each layer above stands first.
+ */
+static void advise_format(const struct chain *chain, struct vd_error *text)
+{
+	unsigned index = chain->disk->count - 1;
+
+	text->text[0] = '\0';
+	if (index > ADVICE_LAYERS_MAX)
+		vd_error_add(text, "(after one --backing-format for each of the %u layers above it) ",
+			     index);
+	for (unsigned i = 1; i <= index && index <= ADVICE_LAYERS_MAX; i++)
+		vd_error_add(text, "--backing-format=%s ", chain->disk->layers[i]->format->name);
+	vd_error_add(text, "--backing-format");
+}
+
 /* --- trying one file ------------------------------------------------------------------------- */
 
 /* The parent's format is a guess. Does the file look like another format? */
 static int guess_check(const struct vd_source *source, const struct vd_parent *parent,
-		       struct vd_error *err)
+		       const char *option, struct vd_error *err)
 {
 	int r = parent->unless ? parent->unless->probe(source) : 0;
 
@@ -148,10 +165,9 @@ static int guess_check(const struct vd_source *source, const struct vd_parent *p
 		return 0;
 	return vd_fail(err, EINVAL,
 		       "%s: the image above it records no UUID for its parent, which means a %s disk, "
-		       "but this looks like a %s image: say which it is with --backing-format=%s or "
-		       "--backing-format=%s",
-		       source->name, parent->format, parent->unless->name, parent->unless->name,
-		       parent->format);
+		       "but this looks like a %s image: say which it is with %s=%s or %s=%s",
+		       source->name, parent->format, parent->unless->name, option,
+		       parent->unless->name, option, parent->format);
 }
 
 /* Open one candidate for the parent and see whether it is the right one. */
@@ -165,18 +181,20 @@ static int parent_try(struct chain *chain, const struct vd_open_request *request
 				     ? chain->options->backing_formats[index]
 				     : parent->format;
 	struct vd_source *source;
+	struct vd_error by_hand;
 	int r = chain_source(chain, request, option, &source, err);
 
 	if (r < 0)
 		return r;
+	advise_format(chain, &by_hand);
 	if (index >= chain->options->backing_format_count) { /* else it is no guess */
-		r = guess_check(source, parent, err);
+		r = guess_check(source, parent, by_hand.text, err);
 		if (r < 0) {
 			vd_source_close(source);
 			return r;
 		}
 	}
-	r = chain_layer(chain, source, format, "--backing-format",
+	r = chain_layer(chain, source, format, by_hand.text,
 			check_uuid && parent->check_uuid ? parent->uuid : NULL, out, err);
 	if (r == -ESTALE && option)
 		vd_error_add(err,
@@ -201,18 +219,25 @@ static void log_any(const struct chain *chain, const struct vd_image *image)
 	log_taken(chain, image, "its UUID is not the recorded one (--any-parent)");
 }
 
+/* A file of a format without UUIDs can have none that is wrong: the user says what it is. */
 static int open_by_hand(struct chain *chain, struct vd_open_request *request, const char *path,
 			struct vd_image **out, struct vd_error *err)
 {
-	int r;
+	struct vd_error unheard;
+	int r, anyway;
 
 	request->name = path;
 	r = parent_try(chain, request, NULL, true, out, err);
-	if (r != -ESTALE || !chain->options->any_parent)
+	if (r != -ESTALE)
 		return r;
-	r = parent_try(chain, request, NULL, false, out, err);
-	if (r == 0)
+	anyway = parent_try(chain, request, NULL, false, out, &unheard);
+	if (anyway < 0 || !(*out)->format->identify)
+		return anyway < 0 ? r : 0;
+	if (chain->options->any_parent) {
 		log_any(chain, *out);
+		return 0;
+	}
+	vd_image_close(*out);
 	return r;
 }
 
@@ -502,15 +527,17 @@ static int check_format(const struct chain *chain, struct vd_error *err)
 {
 	unsigned index = chain->disk->count - 1;
 	const char *format = chain->parents[index].format;
+	struct vd_error option;
 	char shown[64];
 
 	if (index < chain->options->backing_format_count || !format || vd_format_find(format))
 		return 0;
 	vd_escape(shown, sizeof(shown), format, strlen(format));
+	advise_format(chain, &option);
 	return vd_fail(err, ENOTSUP,
 		       "%s: the backing file's format is '%s', which vdifs does not read; if that "
-		       "is wrong, say what it is with --backing-format=FORMAT",
-		       chain->disk->layers[index]->source->name, shown);
+		       "is wrong, say what it is with %s=FORMAT",
+		       chain->disk->layers[index]->source->name, shown, option.text);
 }
 
 int parent_open(struct chain *chain, const char *path, struct vd_image **out, struct vd_error *err)
@@ -528,7 +555,7 @@ int parent_open(struct chain *chain, const char *path, struct vd_image **out, st
 	advise_option(chain, &option);
 	request.base = chain->disk->layers[index]->source;
 	r = try_names(chain, &request, option.text, true, out, err);
-	if (is_final(r) || is_telling(r) || request.policy == VD_BACKING_NONE ||
+	if (is_final(r) || request.policy == VD_BACKING_NONE ||
 	    !(chain->parents[index].check_uuid || chain_is_missing(r)))
 		return r;
 	if (options->search_count > 0)

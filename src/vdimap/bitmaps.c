@@ -227,10 +227,19 @@ int bitmaps_open(const struct vd_disk *disk, const char *const *names, unsigned 
 {
 	struct bitmaps *bitmaps = calloc(1, sizeof(*bitmaps));
 	struct vd_error seen = { "" };
-	int r;
+	int r = 0;
 
-	if (!bitmaps)
-		return vd_fail(err, ENOMEM, "out of memory");
+	if (disk->lacks_parent)
+		r = vd_fail(err, EINVAL,
+			    "%s: the parent is left out (--without-parent), and with it its bitmaps: "
+			    "--bitmap needs the whole chain",
+			    disk->layers[disk->count - 1]->source->name);
+	else if (!bitmaps)
+		r = vd_fail(err, ENOMEM, "out of memory");
+	if (r < 0) {
+		free(bitmaps);
+		return r;
+	}
 	bitmaps->disk = disk;
 	r = bitmaps_search(bitmaps, names, count, &seen, err);
 	if (r == 0)
