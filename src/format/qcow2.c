@@ -233,6 +233,23 @@ static bool cluster_map(const struct position *at, const uint8_t *bytes, struct 
 	return add_raw(from, at->virt, at->length, host, runs);
 }
 
+/*
+ * A page without entries ends at `at`. If the file has a hole from there to the end of the table, all
+ * the rest is absent: a table of a large cluster has many pages, and hostile tables may lie in holes of
+ * terabytes.
+ */
+static void l2_rest(const struct position *at, uint64_t table_end, struct vd_runs *runs)
+{
+	const struct qcow2 *q = at->image->state;
+	const struct vd_run *run = &runs->runs[0];
+	uint64_t bytes = table_end - at->entry_host;
+
+	if (bytes > 0 && runs->count == 1 && run->kind == VD_ABSENT && !run->from &&
+	    run->start + run->length == at->virt &&
+	    vd_source_is_hole(at->image->source, at->entry_host, bytes))
+		add_plain(VD_ABSENT, at->virt, bytes / q->l2_entry_bytes * q->cluster_bytes, runs);
+}
+
 /* Add the entries of one page of an L2 table, from the one for `virt` on. */
 static int l2_map(const struct position *l1, uint64_t virt, uint64_t want, struct vd_runs *runs)
 {
@@ -264,6 +281,8 @@ static int l2_map(const struct position *l1, uint64_t virt, uint64_t want, struc
 		at.entry_host += q->l2_entry_bytes;
 	}
 	vd_cache_put(image->cache, page);
+	if (entries && at.entry_host == end)
+		l2_rest(&at, table + q->cluster_bytes, runs);
 	return entries ? 0 : -EIO;
 }
 
