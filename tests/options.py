@@ -59,6 +59,16 @@ def check(program, with_o):
     return '\n'.join(text for text in wrong if text)
 
 
+def raw_words(program, *more):
+    """Values that would talk to a terminal come back in messages without what it obeys."""
+    wrong = []
+    for name, _ in options(program):
+        status, _, log = run(program, '--%s=\x1b[31m\x7f\x9b\r' % name, 'nothing', *more)
+        if status == 0 or re.search('[\x00-\x09\x0b-\x1f\x7f-\x9f\ufffd]', log):
+            wrong.append('--%s: exit status %d, said %r' % (name, status, log))
+    return '\n'.join(wrong)
+
+
 def main():
     oracle.end_cleanly()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -74,6 +84,8 @@ def main():
         except (Failure, OSError, subprocess.SubprocessError) as error:
             why = str(error)
         tap.ok(not why, text, why)
+    tap.ok(not raw_words(programs.vdimap), 'vdimap prints no control characters of an option', raw_words(programs.vdimap))
+    tap.ok(not raw_words(programs.vdifs, 'nowhere'), 'nor does vdifs', raw_words(programs.vdifs, 'nowhere'))
     status, _, log = run(programs.vdifs, '-o', 'fsname=a,fsname=b', 'nothing', 'nowhere')
     tap.ok(status and 'fsname= is given twice' in log, 'fsname= of mount(8) is no exception', log)
     return tap.done()

@@ -79,12 +79,25 @@ unsigned vd_log_last(struct vd_log_line lines[VD_LOG_KEPT])
 	return count;
 }
 
+/*
+ * Names are escaped where a message is made. What else came from a command line, a helper or a
+ * library must not reach a terminal as control characters either.
+ */
+static void make_plain(char *line)
+{
+	for (; *line; line++) {
+		if ((unsigned char)*line < 0x20 || (unsigned char)*line >= 0x7f)
+			*line = '?';
+	}
+}
+
 __attribute__((format(printf, 2, 0)))
 static void log_line(int priority, const char *format, va_list args)
 {
 	char line[2304];
 
 	vsnprintf(line, sizeof(line), format, args);
+	make_plain(line);
 	if (priority <= LOG_WARNING)
 		log_keep(line);
 	if (atomic_load(&log_use_syslog))

@@ -36,7 +36,7 @@ struct outcome {
 
 static enum vd_exit fail(const struct vd_error *err, enum vd_exit status)
 {
-	fprintf(stderr, "vdimap: %s\n", err->text);
+	vd_log(LOG_ERR, "%s", err->text);
 	return status;
 }
 
