@@ -67,7 +67,9 @@ static const struct {
 	{ "fstatat64", "the same on 32 bits" },
 	{ "fstatfs", "whether a file system's SEEK_HOLE is to be mistrusted" },
 	{ "fstatfs64", "the same on 32 bits" },
-	{ "statx", "the mount that a file is on; fstat() where there is no other" },
+#ifndef __NR_newfstatat
+	{ "statx", "fstat() where the kernel has no other, as on 32 bits" },
+#endif
 
 	{ "brk", "malloc()" },
 	{ "munmap", "malloc() and the stacks of threads" },
@@ -101,9 +103,6 @@ static const struct {
 
 	{ "clock_gettime", "time limits, where the vDSO has no clock (virtual machines)" },
 	{ "clock_gettime64", "the same on 32 bits" },
-	{ "clock_nanosleep", "a pause" },
-	{ "clock_nanosleep_time64", "the same on 32 bits" },
-	{ "nanosleep", "the same with musl" },
 	{ "getrandom", "malloc() of glibc" },
 	{ NULL, NULL },
 };
