@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -108,6 +109,30 @@ int vdifs_mount_reach(const char *path, int id)
 		return fd;
 	close(fd);
 	return -1;
+}
+
+int vdifs_unmount_idle(const char *path, int id)
+{
+	const char *slash = strrchr(path, '/');
+	char above[PATH_MAX], there[VDIFS_LINK_ROOM + NAME_MAX];
+	int directory, fd, r = 0;
+
+	if (!slash || strlen(slash) > NAME_MAX)
+		return -EINVAL;
+	snprintf(above, sizeof(above), "%.*s", (int)(slash - path + 1), path);
+	directory = open(above, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (directory < 0)
+		return -errno;
+	snprintf(there, sizeof(there), "/proc/self/fd/%d%s", directory, slash);
+	fd = vdifs_mount_reach(there, id);
+	if (fd >= 0)
+		close(fd);
+	if (fd < 0)
+		r = -ESTALE;
+	else if (umount2(there, UMOUNT_NOFOLLOW) < 0)
+		r = -errno;
+	close(directory);
+	return r;
 }
 
 const char *vdifs_descriptor_link(char link[VDIFS_LINK_ROOM], int fd)

@@ -26,6 +26,14 @@ int vdifs_mount_id(int fd);
 /* A descriptor (O_PATH) of the mount with this id if the path leads to it, or -1. */
 int vdifs_mount_reach(const char *path, int id);
 
+/*
+ * Unmount the mount with this id, which is at `path`, if it is not in use. 0 or -errno; -ESTALE: it is
+ * not there. Through a descriptor of the directory that it is in: whoever owns a directory above may
+ * exchange that meanwhile, but cannot move the mountpoint itself. A descriptor of the mount would have
+ * it in use.
+ */
+int vdifs_unmount_idle(const char *path, int id);
+
 /* The path of what a descriptor leads to. 0 or -errno. */
 int vdifs_descriptor_path(int fd, char path[PATH_MAX]);
 

@@ -131,11 +131,11 @@ int vdifs_place_find(struct vdifs_place *place, const char *mountpoint, struct v
 struct search {
 	int id;
 	dev_t device;
-	const char *source;
+	const char *wanted; /* the source of the mount */
 	/* found */
 	int found; /* its id, or 0 */
 	dev_t found_device;
-	char path[PATH_MAX];
+	char path[PATH_MAX], source[PATH_MAX];
 	bool at_home; /* at `home`, where that is given */
 	const char *home;
 	/* those that were there before are not looked for */
@@ -160,23 +160,24 @@ static bool search_step(const struct vdifs_mount *mount, void *context)
 
 	if (!mount->is_vdifs || (search->id && mount->id != search->id) ||
 	    (search->device && mount->device != search->device) ||
-	    (search->source && strcmp(mount->source, search->source) != 0) ||
+	    (search->wanted && strcmp(mount->source, search->wanted) != 0) ||
 	    was_there(search, mount->id) || (search->at_home && !at_home))
 		return false;
 	search->found = mount->id;
 	search->found_device = mount->device;
 	search->at_home = at_home;
 	snprintf(search->path, sizeof(search->path), "%s", mount->path);
+	snprintf(search->source, sizeof(search->source), "%s", mount->source);
 	return false;
 }
 
-bool vdifs_place_has(const struct vdifs_place *place, const char *source)
+bool vdifs_place_has(const struct vdifs_place *place, char source[PATH_MAX])
 {
-	struct search search = { .id = vdifs_mount_id(place->at), .source = source,
-				 .home = place->path };
+	struct search search = { .id = vdifs_mount_id(place->at), .home = place->path };
 
 	if (search.id)
 		vdifs_mounts_walk(search_step, &search);
+	snprintf(source, PATH_MAX, "%s", search.source);
 	return search.found && search.at_home;
 }
 
@@ -221,7 +222,7 @@ static void find_new(struct vdifs_place *place, const char *source, const struct
 	struct search search = { .found = 0 };
 
 	for (unsigned i = 0; i < TRIES_MAX && place->top < 0; i++) {
-		search = (struct search){ .source = source,
+		search = (struct search){ .wanted = source,
 					  .home = place->path,
 					  .before = before->ids,
 					  .before_count = before->count };
@@ -385,13 +386,10 @@ int vdifs_place_unmount_idle(const struct vdifs_place *place, struct vd_error *e
 	int r = 0;
 
 	for (unsigned i = 0; i < PLACES_MAX && r == 0 && find_ours(place, &search); i++) {
-		/* By its path: through a descriptor it would be in use. */
-		if (umount2(search.path, UMOUNT_NOFOLLOW) == 0)
-			continue;
-		r = -errno;
+		r = vdifs_unmount_idle(search.path, search.found);
 		if (r == -EPERM)
 			r = vdifs_helper_unmount(search.path, false, err);
-		else
+		else if (r < 0)
 			vd_fail(err, -r, "%s: cannot unmount: %s",
 				escape(shown, sizeof(shown), search.path), strerror(-r));
 	}

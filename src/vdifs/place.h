@@ -28,8 +28,11 @@ struct vdifs_place {
 /* Check that the place can be mounted on. 0 or -errno with a message. */
 int vdifs_place_find(struct vdifs_place *place, const char *mountpoint, struct vd_error *err);
 
-/* Is a mount of vdifs with this source on top at the place already? */
-bool vdifs_place_has(const struct vdifs_place *place, const char *source);
+/*
+ * Is a mount of vdifs on top at the place already? Then its source is in `source`, as mount(8) shows
+ * it.
+ */
+bool vdifs_place_has(const struct vdifs_place *place, char source[PATH_MAX]);
 
 /*
  * Mount. The descriptor of the mount is sent through the socket `to`, a byte with it, whose other

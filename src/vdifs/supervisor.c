@@ -35,6 +35,7 @@
 #include "base/standard.h"
 #include "disk/broker.h"
 #include "source/address.h"
+#include "vdifs/helper.h"
 #include "vdifs/lifeline.h"
 #include "vdifs/pid_file.h"
 #include "vdifs/place.h"
@@ -230,17 +231,22 @@ static const char *mount_source(const struct supervisor *supervisor)
 /* Twice the same image at the same place is a mistake: of "mount -a", say. */
 static int check_mounted(const struct supervisor *supervisor, struct vd_error *err)
 {
-	bool is_there = vdifs_place_has(&supervisor->place, mount_source(supervisor));
-	char shown[1024];
+	char shown[1024], source[PATH_MAX], what[1024], word[1024];
+	bool is_taken = vdifs_place_has(&supervisor->place, source);
+	bool is_there = is_taken && strcmp(source, mount_source(supervisor)) == 0;
 
 	vd_escape(shown, sizeof(shown), supervisor->place.path, strlen(supervisor->place.path));
 	if (supervisor->options->remount && !is_there)
 		return vd_fail(err, EINVAL, "%s: cannot remount: %s is not mounted here", shown,
 			       supervisor->image_shown);
-	if (is_there && !supervisor->options->remount)
-		return vd_fail(err, EBUSY, "%s: %s is already mounted here", shown,
-			       supervisor->image_shown);
-	return is_there ? NOTHING_TO_DO : 0;
+	if (is_there && supervisor->options->remount)
+		return NOTHING_TO_DO;
+	if (!is_taken)
+		return 0;
+	return vd_fail(err, EBUSY,
+		       "%s: %s is already mounted here; to unmount it: vdifs --unmount %s", shown,
+		       vd_escape(what, sizeof(what), source, strlen(source)),
+		       vdifs_shell_word(word, sizeof(word), supervisor->place.path));
 }
 
 /* -o remount: all is as it was, which is all that there is to say. */

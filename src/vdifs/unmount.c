@@ -100,7 +100,7 @@ static int target_find(struct target *target, const char *mountpoint, struct vd_
 
 static int unmount_now(const struct target *target, struct vd_error *err)
 {
-	int r = umount2(target->path, UMOUNT_NOFOLLOW) < 0 ? -errno : 0;
+	int r = vdifs_unmount_idle(target->path, target->id);
 
 	if (r == -EPERM)
 		return vdifs_helper_unmount(target->path, false, err);

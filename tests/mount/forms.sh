@@ -126,8 +126,8 @@ failures() {
 	refuse "/dev/fd/N as mountpoint" 'drop_privileges' "$vdifs" disk.qcow2 /dev/fd/5
 	refuse "an unknown snapshot" 'none' "$vdifs" --snapshot=none disk.qcow2 mnt
 	mount_image '' disk.qcow2 mnt
-	refuse "an image that is there already" 'mnt: .*disk.qcow2 is already mounted here$' "$vdifs" disk.qcow2 mnt
-	refuse "also with -f" 'mnt: .*disk.qcow2 is already mounted here$' "$vdifs" -f disk.qcow2 mnt
+	refuse "an image that is there already" 'mnt: .*disk.qcow2 is already mounted here; to unmount it: vdifs --unmount .*mnt$' "$vdifs" disk.qcow2 mnt
+	refuse "also with -f" 'mnt: .*disk.qcow2 is already mounted here; to unmount it: vdifs --unmount .*mnt$' "$vdifs" -f disk.qcow2 mnt
 	claim "remounting it: there is nothing to do" timeout 20 "$vdifs" -o remount,ro disk.qcow2 mnt
 	claim "also with -f" timeout 20 "$vdifs" -f -o remount,ro disk.qcow2 mnt
 	unmount mnt
@@ -212,12 +212,14 @@ two_at_once() {
 	unmount mnt2
 	unmount plain2
 
-	# One mount upon another, as mount(8) has it.
-	mount_image '' disk.qcow2 mnt && mount_image '' disk.vhd mnt || return
-	is "a mount upon a mount shows the upper one$in" "$(ls mnt)" "disk.intervals.json"$'\n'"disk.raw"
-	claim "and its disk$in" cmp mnt/disk.raw wanted
+	# A forgotten mount would be hidden, and its image locked.
+	mount_image '' disk.qcow2 mnt || return
+	refuse "another image on top of it is refused$in" 'disk.qcow2 is already mounted here; to unmount it: vdifs --unmount .*mnt' \
+		"$vdifs" $mode disk.vhd mnt
+	claim "the first one goes on$in" cmp mnt/disk.raw wanted
 	unmount mnt
-	claim "then the lower one$in" cmp mnt/disk.raw wanted
+	mount_image '' disk.vhd mnt || return
+	claim "the other one mounts when it is gone$in" cmp mnt/disk.raw wanted
 	unmount mnt
 }
 

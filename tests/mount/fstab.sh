@@ -133,9 +133,11 @@ words() {
 	done
 	echo "$work/disk.qcow2 $work/mnt fuse.vdifs ro,fsname=odd 0 0" >fstab
 	mount -a -T fstab
-	like "and what is in the way is said" "$(mount -T fstab mnt 2>&1)" 'vdifs: .*/mnt: .*/disk.qcow2 is already mounted here.*'
+	like "and what is in the way is said" "$(mount -T fstab mnt 2>&1)" 'vdifs: .*/mnt: odd is already mounted here; to unmount it: vdifs --unmount .*/mnt'
 	claim "remount: there is nothing to do" mount -t fuse.vdifs -o remount,ro,fsname=odd disk.qcow2 mnt
 	is "and it stays as it is" "$(mounts_below | wc -l)" 1
+	refuse "without the name of the mount nothing is stacked either" 'odd is already mounted here' "$vdifs" disk.qcow2 mnt
+	refuse "nor is another image" 'odd is already mounted here' "$vdifs" other/top.qcow2 mnt
 	unmount mnt
 }
 
