@@ -164,7 +164,7 @@ step() { # step NAME COMMAND...: one more test, with its output in build/NAME.lo
 make_package() { # the tarball is all that a packager has
 	rm -rf build/package && mkdir build/package &&
 		make -C build dist && tar -xJf build/vdifs-*.tar.xz -C build/package &&
-		(cd build/package/vdifs-* && VD_SHORT=1 dpkg-buildpackage -us -uc)
+		(cd build/package/vdifs-* && VD_SHORT=1 DEB_BUILD_OPTIONS=noautodbgsym dpkg-buildpackage -us -uc)
 }
 
 # shellcheck disable=SC2317

@@ -3,7 +3,7 @@
 # Build with another compiler, every warning an error, in build-NAME, and run what can be run:
 #
 #	scripts/compile-with.sh clang    clang; the unit tests
-#	scripts/compile-with.sh lto      gcc -O3 -flto; the unit tests, the recipes
+#	scripts/compile-with.sh lto      gcc -O3 -flto; some unit tests, some random images
 #	scripts/compile-with.sh m32      gcc -m32; the unit tests, if the libraries are there for 32 bits
 #	scripts/compile-with.sh musl     musl's headers; compiled only: a distribution's libraries are glibc's
 set -u
@@ -60,8 +60,8 @@ with_clang() {
 # gcc warns of results as uninitialised that its inlining across files no longer ties to the checked
 # return value; the other builds keep this warning.
 with_lto() {
-	configure CFLAGS="-O3 -flto=2 -Wno-maybe-uninitialized" AR=gcc-ar RANLIB=gcc-ranlib NM=gcc-nm && make -j2 &&
-		run "test_disk test_format test_codec tests/recipes.py" "test_disk test_format test_codec vdcat"
+	configure CFLAGS="-O3 -flto=2 -Wno-maybe-uninitialized" AR=gcc-ar RANLIB=gcc-ranlib NM=gcc-nm && make -j2 vdifs vdimap &&
+		VD_ORACLE=40 run "test_disk test_format test_codec tests/oracle.py" "test_disk test_format test_codec vdcat"
 }
 
 name=${1-}

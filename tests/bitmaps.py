@@ -11,7 +11,7 @@ the model has recorded, or refuse where the model says that a change can be miss
 made: the disk as it was at the checkpoint, with today's bytes of the listed clusters.  It must be today's disk, as QEMU
 reads it.
 
-60 histories; 20 with VD_SHORT=1 in the environment, 500 with VD_NIGHTLY=1.
+40 histories; 20 with VD_SHORT=1 in the environment, 500 with VD_NIGHTLY=1.
 """
 import argparse
 import contextlib
@@ -32,7 +32,7 @@ import resolver                                                                #
 from oracle import Failure, Programs, run                                      # noqa: E402
 from tap import Tap, effort                                                    # noqa: E402
 
-COUNT = effort(20, 60, 500)
+COUNT = effort(20, 40, 500)
 ENOUGH = 60             # histories in which all kinds of answers come up
 BATCH = 20
 SECTOR = 512

@@ -10,7 +10,7 @@ QCOW2 file reads as zeros, since programs leave the last zeros of a file out.
 
     cuts.py [--seed N] [--count N] [--builddir DIR] [--kind NAME] [--jobs N]
 
-The seed is random unless --seed or VD_SEED gives one.  Without --count there are 30 cuts a kind, 15 with VD_SHORT=1,
+The seed is random unless --seed or VD_SEED gives one.  Without --count there are 20 cuts a kind, 15 with VD_SHORT=1,
 2,000 with VD_NIGHTLY=1.
 """
 import argparse
@@ -281,7 +281,7 @@ def some_cuts(make, seed, numbers, builddir):
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--seed', type=int, default=None)
-    parser.add_argument('--count', type=int, default=effort(15, 30, 2000))
+    parser.add_argument('--count', type=int, default=effort(15, 20, 2000))
     parser.add_argument('--builddir', default=None)
     parser.add_argument('--kind', default=None, help='only this kind')
     parser.add_argument('--jobs', type=int, default=2)

@@ -10,7 +10,7 @@ QEMU shows where QEMU reads the image right, and always what lib/resolver.py wor
     oracle.py --seed N --only K --keep DIR          image K of a seed again, its files left in DIR
     oracle.py --resolver-only                       the two readers against each other, without vdifs
 
-The seed is random unless --seed or VD_SEED gives one; a failure names seed, image and recipe.  300 images if --count
+The seed is random unless --seed or VD_SEED gives one; a failure names seed, image and recipe.  200 images if --count
 does not say otherwise; 100 with VD_SHORT=1 in the environment, 600 with VD_NIGHTLY=1,
 as many as VD_ORACLE says.
 """
@@ -538,7 +538,7 @@ def one_image(builddir, seed, number, mount, keep):
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--seed', type=int, default=None)
-    parser.add_argument('--count', type=int, default=int(os.environ.get('VD_ORACLE') or effort(100, 300, 600)))
+    parser.add_argument('--count', type=int, default=int(os.environ.get('VD_ORACLE') or effort(100, 200, 600)))
     parser.add_argument('--builddir', default=None)
     parser.add_argument('--jobs', type=int, default=2)
     parser.add_argument('--only', type=int, default=None, help='check this image of the seed alone')

@@ -90,7 +90,7 @@ background_signals() {
 # The command returns when the mount answers, not before.
 at_once() {
 	local n=0 wanted
-	wanted=$(effort 16 50 50)
+	wanted=$(effort 16 24 50)
 	while [ "$n" -lt "$wanted" ]; do
 		timeout 20 "$vdifs" $mode disk.qcow2 mnt && [ "$(head -c 65537 mnt/disk.raw | tail -c 1)" = A ] || break
 		n=$((n + 1))
