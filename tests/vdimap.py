@@ -606,13 +606,17 @@ def bitmaps_stopped(bench):
     text = bench.run('--info', path)
     told = json.loads(bench.run('--info', '--json', path))['vdifs']['bitmaps']
     for name, recording in (('monday', False), ('tuesday', True)):
-        if not re.search(r'^  %s +64 KiB, %srecording$' % (name, '' if recording else 'not '), text, re.M):
+        if not re.search(r'^   0 %s +64 KiB, %srecording$' % (name, '' if recording else 'not '), text, re.M):
             raise Failure('%s: %r' % (name, text))
         same(name, [one for one in told if one['name'] == name],
              [{'depth': 0, 'name': name, 'granularity': 65536, 'recording': recording, 'valid': True}])
     over = bench.create('over.qcow2', 64 * MIB, '-b', path, '-F', 'qcow2')
     bitmap_add(bench, over, 'monday')
     bench.fails('d.qcow2: .*recording in layer 1', '--bitmap=monday', over)
+    text = bench.run('--info', over)
+    same('the layers of all, as text', re.findall(r'^ +(\d) (\w+) +64 KiB, (recording|not recording)$', text, re.M),
+         [('0', 'monday', 'recording'), ('1', 'monday', 'not recording'), ('1', 'tuesday', 'recording')])
+    same('one heading', text.count('bitmaps: (layer, name, granularity)'), 1)
     same('the layers of all', [(one['depth'], one['name'], one['recording']) for one in json.loads(
         bench.run('--info', '--json', over))['vdifs']['bitmaps']], [(0, 'monday', True), (1, 'monday', False), (1, 'tuesday', True)])
 
@@ -820,7 +824,7 @@ def info_text(bench):
         if want not in lines:
             raise Failure('no line %r in %r' % (want, lines))
     text = '\n'.join(lines)
-    if not re.search(r'^  1 +before\\x1bupgrade +20', text, re.M) or not re.search(r'^  nightly +64 KiB, recording', text, re.M):
+    if not re.search(r'^  1 +before\\x1bupgrade +20', text, re.M) or not re.search(r'^   0 nightly +64 KiB, recording', text, re.M):
         raise Failure('the lists: %r' % lines)
     p = Places(path)
     _, text, log = run(bench.program, '--info', p.broken(bench, 'y.qcow2', (88, bytes(8))))
@@ -864,7 +868,7 @@ def info_snapshot(bench):
     tool('qemu-img', 'resize', '-q', '--shrink', path, str(8 * MIB))
     tool('qemu-img', 'bitmap', '--add', '-g', '512', path, 'nightly')
     text = bench.run('--info', '--snapshot=before', path)
-    if 'virtual size: 8 GiB' not in text or not re.search(r'^  nightly +512 B, recording$', text, re.M):
+    if 'virtual size: 8 GiB' not in text or not re.search(r'^   0 nightly +512 B, recording$', text, re.M):
         raise Failure('%r' % text)
 
 

@@ -58,12 +58,19 @@ static int put_snapshot(const struct vd_snapshot *snapshot, void *data)
 	return 0;
 }
 
+/* The bitmaps of all layers have one heading. */
+struct bitmap_list {
+	unsigned depth;
+	bool begun;
+};
+
 static int put_bitmap(const struct vd_bitmap *bitmap, void *data)
 {
+	struct bitmap_list *list = data;
 	char name[NAME_TEXT], size[SIZE_TEXT];
 
-	head(data, "bitmaps: (name, granularity)");
-	printf("  %-20s %s%s%s%s%s\n", escaped(name, bitmap->name),
+	head(&list->begun, "bitmaps: (layer, name, granularity)");
+	printf("  %2u %-20s %s%s%s%s%s\n", list->depth, escaped(name, bitmap->name),
 	       size_text(size, UINT64_C(1) << (bitmap->granularity_bits & 63)),
 	       bitmap->is_auto ? ", recording" : ", not recording",
 	       bitmap->in_use ? ", in use: not valid" : "",
@@ -71,16 +78,29 @@ static int put_bitmap(const struct vd_bitmap *bitmap, void *data)
 	return 0;
 }
 
-static void put_lists(const struct vd_image *image)
+static void put_snapshots(const struct vd_image *image)
 {
-	bool snapshots = false, bitmaps = false;
+	bool begun = false;
 	struct vd_error err = { "" };
 
 	if (image->format->snapshots &&
-	    image->format->snapshots(image, put_snapshot, &snapshots, &err) < 0)
+	    image->format->snapshots(image, put_snapshot, &begun, &err) < 0)
 		vd_log(LOG_WARNING, "%s", err.text);
-	if (image->format->bitmaps && image->format->bitmaps(image, put_bitmap, &bitmaps, &err) < 0)
-		vd_log(LOG_WARNING, "%s", err.text);
+}
+
+/* --bitmap looks at all layers. */
+static void put_bitmaps(const struct vd_disk *disk)
+{
+	struct bitmap_list list = { .begun = false };
+
+	for (; list.depth < disk->count; list.depth++) {
+		const struct vd_image *image = disk->layers[list.depth];
+		struct vd_error err = { "" };
+
+		if (image->format->bitmaps &&
+		    image->format->bitmaps(image, put_bitmap, &list, &err) < 0)
+			vd_log(LOG_WARNING, "%s", err.text);
+	}
 }
 
 static void put_chain(const struct vd_info *info)
@@ -135,7 +155,8 @@ int info_print_text(const struct vd_info *info)
 		printf("backing file: %s\n", escaped(text, info->parent.names[0]));
 	if (info->parent.count > 0 && info->parent.format)
 		printf("backing file format: %s\n", escaped(text, vd_info_format(info->parent.format)));
-	put_lists(top);
+	put_snapshots(top);
+	put_bitmaps(info->disk);
 	if (!info->fault)
 		put_map(info);
 	return 0;
