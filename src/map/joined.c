@@ -219,7 +219,7 @@ size_t vd_json_tail(char *text, size_t number, bool is_exact, const struct vd_jo
 	if (number <= count)
 		return vd_json_pair(text, &unreadable->pairs[number - 1], number == 1);
 	return (size_t)snprintf(text, VD_JSON_PIECE_MAX, "]%s}",
-				unreadable->is_exact ? "" : ",\"unreadable-exact\":false");
+				unreadable->is_exact ? "" : ",\"unreadable_exact\":false");
 }
 
 size_t vd_json_tail_bytes(bool is_exact, const struct vd_joined *unreadable)

@@ -169,7 +169,7 @@ static void the_tail_names_what_cannot_be_read(void **state)
 		"],\"exact\":false}",
 		"],\"unreadable\":[[3,4],[7,7]]}",
 		("],\"exact\":false,\"unreadable\":[[3,4],[7,7]],"
-		 "\"unreadable-exact\":false}"),
+		 "\"unreadable_exact\":false}"),
 	};
 	static const struct vd_pair pairs[] = { { 3, 4 }, { 7, 7 } };
 
