@@ -404,6 +404,12 @@ def verbose(bench):
     status, text, log = run(bench.program, '-v', image)
     if status or text != bench.run(image) or 'layer 0: ' not in log or ' ranges' not in log or ' seconds' not in log:
         raise Failure('exit status %d, %r, %r' % (status, text, log))
+    vhd = Vhd(bench.path('verbose.vhd'), 4 * MIB)
+    vhd.write()
+    for name in ('vpc', 'vhd'):
+        _, _, log = run(bench.program, '-v', '--format=' + name, vhd.path)
+        if 'verbose.vhd: vpc, 4194304 bytes' not in log:
+            raise Failure("not QEMU's name of the format: %r" % log)
 
 
 def command_line(bench):
@@ -413,7 +419,8 @@ def command_line(bench):
                            (('--old-snapshot=x',), 'need --diff'), (('--diff=' + image, '--bitmap=x'), 'exclude each other'),
                            (('--qemu', '--cluster-bits=20'), 'whole image'), (('--info', '--bitmap=x'), 'whole image'),
                            (('--bitmap=x', '--snapshot=1'), 'current disk'), (('--bitmap=',), 'needs the name'),
-                           (('--diff=' + image, '--old-format=vmdk'), '--old-format=vmdk: the formats are'), (('--nonsense',), 'nonsense'),
+                           (('--diff=' + image, '--old-format=vmdk'), r'--old-format=vmdk: the formats are vpc \(or vhd\), qcow2 and raw'),
+                           (('--nonsense',), 'nonsense'),
                            (('--chart', '--cluster-bits=20'), 'leave --cluster-bits'), (('--svg', '--cluster-bits=20'), 'leave --cluster-bits'),
                            ((image,), 'give one image')):
         bench.fails(pattern, *words, image, wanted=2)

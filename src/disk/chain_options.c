@@ -12,12 +12,13 @@
 #define SECONDS_MAX 86400
 
 const struct vd_chain_option vd_chain_option_table[] = {
-	{ "format", "FORMAT", "the image is vhd, qcow2 or raw; do not look" },
+	{ "format", "FORMAT", "the image is vpc (or vhd), qcow2 or raw; do not look" },
 	{ "backing", "POLICY", "files an image may name: same-dir (default), any, none" },
 	{ "backing-file", "[NAME=]PATH",
 	  "use this backing file, where an image names NAME (without NAME: the image's, again for "
 	  "the one below it)" },
-	{ "backing-format", "FORMAT", "the backing file is vhd, qcow2 or raw (again, likewise)" },
+	{ "backing-format", "FORMAT",
+	  "the backing file is vpc (or vhd), qcow2 or raw (again, likewise)" },
 	{ "data-file", "PATH", "use this external data file" },
 	{ "search", "DIR", "look here, too, for backing files that are missing (again for more)" },
 	{ "any-parent", NULL, "take a parent although its UUID is not the recorded one" },
@@ -33,8 +34,8 @@ const struct vd_chain_option vd_chain_option_table[] = {
 static int take_format(const char **slot, const char *name, const char *value, struct vd_error *err)
 {
 	if (!vd_format_find(value))
-		return vd_fail(err, EINVAL, "--%s=%s: the formats are vhd, qcow2 and raw", name,
-			       value);
+		return vd_fail(err, EINVAL, "--%s=%s: the formats are vpc (or vhd), qcow2 and raw",
+			       name, value);
 	*slot = value;
 	return 0;
 }

@@ -178,7 +178,7 @@ static void describe(const struct server *server)
 		const struct vd_image *layer = server->disk->layers[i];
 
 		vd_log(LOG_INFO, "%s %s: %s, %" PRIu64 " bytes%s%s", i ? "backing file" : "image",
-		       layer->source->name, layer->format->name, layer->size,
+		       layer->source->name, vd_info_format(layer->format->name), layer->size,
 		       layer->data ? ", data file " : "", layer->data ? layer->data->name : "");
 	}
 	vd_log(LOG_INFO, "sandbox: %s", server->confined->layers_text);

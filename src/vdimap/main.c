@@ -47,8 +47,9 @@ static void tell_chain(const struct vd_disk *disk)
 		const struct vd_image *image = disk->layers[depth];
 
 		vd_log(LOG_INFO, "layer %u: %s: %s, %" PRIu64 " bytes, clusters of 2^%u%s%s", depth,
-		       image->source->name, image->format->name, image->size, image->cluster_bits,
-		       image->data ? ", data in " : "", image->data ? image->data->name : "");
+		       image->source->name, vd_info_format(image->format->name), image->size,
+		       image->cluster_bits, image->data ? ", data in " : "",
+		       image->data ? image->data->name : "");
 	}
 }
 

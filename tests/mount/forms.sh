@@ -155,7 +155,7 @@ failures() {
 	misuse "to write" '-o rw: vdifs never writes' "$vdifs" -o rw disk.qcow2 mnt
 	[ -e /sys/fs/selinux/enforce ] ||
 		misuse "a label without SELinux" '-o context: SELinux is not active' "$vdifs" -o 'context="a:b:c,d"' disk.qcow2 mnt
-	misuse "an unknown format" 'formats are' "$vdifs" --format=vmdk disk.qcow2 mnt
+	misuse "an unknown format" 'formats are vpc \(or vhd\), qcow2 and raw' "$vdifs" --format=vmdk disk.qcow2 mnt
 	misuse "an unknown policy" 'policies are' "$vdifs" --backing=some disk.qcow2 mnt
 	misuse "an image alone" 'image and a mountpoint' "$vdifs" disk.qcow2
 	misuse "nothing" 'image and a mountpoint' "$vdifs"

@@ -137,6 +137,10 @@ verbose() {
 vdifs: backing file $PWD/disk.qcow2: qcow2, 1048576 bytes
 vdifs: sandbox: $(layers_of mnt)"
 	unmount mnt
+	qemu-img create -q -f vpc fresh.vhd 1M
+	"$vdifs" $mode -v fresh.vhd mnt >said 2>&1
+	is "and calls a VHD vpc, as QEMU does$in" "$(head -n 1 said | cut -d , -f 1)" "vdifs: image $PWD/fresh.vhd: vpc"
+	unmount mnt
 }
 
 # A kernel without landlock, or without any of it.
