@@ -150,7 +150,7 @@ def table(bench):
          [(0, 65536, 'data'), (65536, 196608, 'hole'), (196608, 262144, 'data'), (262144, 458752, 'hole'),
           (458752, 589824, 'data'), (589824, 1310720, 'hole'), (1310720, 1311232, 'data')])
     same('lengths', [' '.join(r[2:-1]) for r in rows], ['64 KiB', '128 KiB', '64 KiB', '192 KiB', '128 KiB', '704 KiB', '512 B'])
-    same('the sum', lines[-1], 'data: 256.5 KiB of 1.3 MiB (20.0 %) in 4 ranges')
+    same('the sum', lines[-1], 'data: 256.5 KiB of 1.25 MiB (20.0 %) in 4 ranges')
     lines = bench.run('--text', bench.create('empty.qcow2', 0)).splitlines()
     same('no disk', lines[1:], ['data: 0 B of 0 B (0.0 %) in 0 ranges'])
 
@@ -293,11 +293,20 @@ def chart(bench):
     same('cells', (len(lines), len(cells), cells[:512], cells[512:].strip('.')), (18, 1024, '#' * 512, '#'))
     same('labels', [line[:10].strip() for line in lines[:-2]], ['0 B'] + ['%d MiB' % (4 * row) for row in range(1, 16)])
     same('the line with data', cells.rindex('#'), 768)
-    same('the sum', lines[-1].strip(), 'data: 32.1 MiB of 64 MiB (50.1 %) in 2 ranges, 64 KiB a block')
+    same('the sum', lines[-1].strip(), 'data: 32.06 MiB of 64 MiB (50.1 %) in 2 ranges, 64 KiB a block')
     utf8 = subprocess.run([bench.program, '--chart', path], env=dict(environment, LC_ALL='C.UTF-8'), stdout=subprocess.PIPE,
                           timeout=TIME_LIMIT, check=True).stdout.decode()
     same('blocks', (utf8.count('\u2588'), '#' in utf8, '\033' in utf8), (514, False, False))
     bench.run('--chart', bench.create('empty.qcow2', 0))
+    steps = ['%d KiB' % (256 * row) for row in range(1, 4)]
+    for size, want in ((3000832, ['0 B'] + steps + ['1 MiB', '1.25 MiB', '1.5 MiB', '1.75 MiB', '2 MiB', '2.25 MiB', '2.5 MiB', '2.75 MiB']),
+                       (1900544, ['0 B'] + ['%d KiB' % (128 * row) for row in range(1, 15)])):
+        text = subprocess.run([bench.program, '--chart', bench.create('labels.qcow2', size)], env=environment, stdout=subprocess.PIPE,
+                              timeout=TIME_LIMIT, check=True).stdout.decode('ascii')
+        same('exact labels', [line[:10].strip() for line in text.splitlines()[:-2]], want)
+    path = bench.create('sum.qcow2', 512 * MIB, '-o', 'cluster_size=4096')
+    bench.write(path, 'write 0 8M', 'write 300M 4k')
+    same('a sum has no zeros behind the point', bench.run('--text', path).splitlines()[-1], 'data: 8 MiB of 512 MiB (1.6 %) in 2 ranges')
 
 
 def read_terminal(parent, child):

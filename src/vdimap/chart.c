@@ -4,7 +4,8 @@
  * holds data. The cells are counted first, so that memory is that of the grid. What cannot be asked
  * for in the sandbox (width, colours, character set) comes with the options.
  *
- * A cell is a power of two of bytes, and a row a power of two of cells, so that the labels are round.
+ * A cell is a power of two of bytes, and a row a power of two of cells, so that the labels are round
+ * and exact.
  */
 #include "config.h"
 
@@ -105,7 +106,7 @@ static void chart_row(const struct grid *grid, const struct terminal *terminal, 
 	unsigned before = SHADES;
 	char text[SIZE_TEXT];
 
-	printf("%10s ", size_text(text, first * grid->cell_bytes));
+	printf("%10s ", multiple_text(text, grid->columns * grid->cell_bytes, row));
 	for (uint64_t cell = first; cell < end; cell++) {
 		unsigned shade = cell_shade(grid, cell);
 

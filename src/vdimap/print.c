@@ -94,21 +94,43 @@ int print_clusters(struct feed *feed, struct vd_error *err)
 	return r < 0 ? r : 0;
 }
 
-char *size_text(char text[SIZE_TEXT], uint64_t bytes)
+/* The number without zeros at the end of its fraction, and the unit: 1024^unit bytes. */
+static char *unit_text(char text[SIZE_TEXT], double shown, int digits, unsigned unit)
 {
 	static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };
+	int length = snprintf(text, SIZE_TEXT, "%.*f", digits, shown);
+
+	while (text[length - 1] == '0')
+		length--;
+	if (text[length - 1] == '.')
+		length--;
+	snprintf(text + length, SIZE_TEXT - (size_t)length, " %s", units[unit]);
+	return text;
+}
+
+char *size_text(char text[SIZE_TEXT], uint64_t bytes)
+{
 	unsigned unit = 0;
 	double shown = (double)bytes;
 
-	while (shown >= 1024 && unit < 6) {
+	/* 1023.95 would be rounded to 1024. */
+	while (shown >= 1023.95 && unit < 6) {
 		shown /= 1024;
 		unit++;
 	}
-	if (unit > 0 && bytes % (UINT64_C(1) << 10 * unit) != 0)
-		snprintf(text, SIZE_TEXT, "%.1f %s", shown, units[unit]);
-	else
-		snprintf(text, SIZE_TEXT, "%.0f %s", shown, units[unit]);
-	return text;
+	return unit_text(text, shown, shown < 99.995 ? 2 : 1, unit);
+}
+
+char *multiple_text(char text[SIZE_TEXT], uint64_t step, uint64_t count)
+{
+	uint64_t bytes = step * count, unit_bytes = 1;
+	unsigned unit = 0;
+
+	while (unit < 6 && bytes / 1024 >= unit_bytes && step % (unit_bytes * 1024 / 4) == 0) {
+		unit_bytes *= 1024;
+		unit++;
+	}
+	return unit_text(text, (double)bytes / (double)unit_bytes, 2, unit);
 }
 
 static void put_text(const char *text)

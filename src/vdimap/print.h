@@ -34,8 +34,15 @@ struct range {
 
 struct range range_of(const struct vd_pair *pair, unsigned cluster_bits, uint64_t size);
 
-/* "64 KiB", "1.5 GiB": like people say it. Returns text. */
+/* "64 KiB", "1.25 GiB", "103.4 MiB": rounded, in at most ten characters. Returns text. */
 #define SIZE_TEXT 24
 char *size_text(char text[SIZE_TEXT], uint64_t bytes);
+
+/*
+ * The size step * count without rounding, for a step that is a power of two. The unit is the largest
+ * one in which no multiple of the step needs more than two digits behind the point: "1.25 MiB" in
+ * steps of 256 KiB, "1280 KiB" in steps of 128 KiB.
+ */
+char *multiple_text(char text[SIZE_TEXT], uint64_t step, uint64_t count);
 
 #endif
