@@ -431,7 +431,7 @@ def command_line(bench):
                            (('--diff=' + image, '--old-format=vmdk'), r'--old-format=vmdk: the formats are vpc \(or vhd\), qcow2 and raw'),
                            (('--nonsense',), 'nonsense'),
                            (('--chart', '--cluster-bits=20'), 'leave --cluster-bits'), (('--svg', '--cluster-bits=20'), 'leave --cluster-bits'),
-                           ((image,), 'give one image')):
+                           ((image,), 'give one image, not 2 names')):
         bench.fails(pattern, *words, image, wanted=2)
     bench.fails('give one image', wanted=2)
     bench.fails('gone.*No such file', '--diff=' + bench.path('gone'), image)

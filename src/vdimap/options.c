@@ -364,8 +364,11 @@ int options_parse(int argc, char **argv, struct options *options, struct vd_erro
 		return r < 0 ? r : 0;
 	if (options->selftest)
 		return 1;
-	if (argc - optind != 1)
+	if (argc == optind)
 		return vd_fail(err, EINVAL, "give one image; see vdimap --help");
+	if (argc - optind > 1)
+		return vd_fail(err, EINVAL, "give one image, not %d names: one is read at a time",
+			       argc - optind);
 	options->images[0] = argv[optind];
 	options->image_count = options->images[1] ? 2 : 1;
 	options->chains[1].backing = options->chains[0].backing;
