@@ -61,6 +61,37 @@ names() {
 	offers monday "$builddir/vdimap" "$scratch/a.qcow2" --snapshot m
 	offers nightly "$builddir/vdimap" "$scratch/a.qcow2" --bitmap = n
 	offers "" "$builddir/vdimap" none --snapshot = ""
+	offers 'monday two\ words' "$builddir/vdifs" "$scratch/a.qcow2" -o snapshot = ""
+}
+
+# In the list of -o an equals sign is a word of its own, and a comma is not.
+list_values() {
+	local vdifs=$builddir/vdifs
+	offers "qcow2 vhd vpc raw" "$vdifs" -o format =
+	offers qcow2 "$vdifs" -o format = q
+	offers "same-dir any none" "$vdifs" -o ro,format = raw,backing = ""
+	offers "end" "$vdifs" a.qcow2 mnt -o allow_other,vhd-footer = e
+	offers "raw,force-share" "$vdifs" -o format = raw,force
+	offers README "$vdifs" -o data-file = READ
+	offers README "$vdifs" -o backing-file = base.qcow2 = READ
+	offers "" "$vdifs" -o fsname = x
+	offers README "$vdifs" -o format = qcow2 a.qcow2 READ
+	offers "" "$vdifs" -o format = qcow2 a.qcow2 b READ
+}
+
+# In the list of -o zsh has the values of the long options.
+list_in_zsh() {
+	local told
+	told=$(zsh -f -c '
+		_call_program() { shift; "$@" }
+		_arguments() { [[ " $* " == *"*-o[mount options]:options:_vdifs_mount_words "* ]] || print "no -o" }
+		_values() { print -l -- $@ }
+		words=($1) service=vdifs
+		. completions/_vdifs; _vdifs_mount_words' - "$builddir/vdifs")
+	for word in 'format\[.*\]:format:(qcow2 vhd vpc raw)' 'backing\[.*\]:policy:(same-dir any none)' 'snapshot\[.*\]:snapshot:{.*}' \
+		'\*backing-file\[.*\]:file:_files' '\*search\[.*\]:directory:_files -/' 'direct\[.*\]' 'allow_other'; do
+		grep -qx -- "$word" <<<"$told" || echo "$word is missing: $told"
+	done
 }
 
 # What the words of -o are, vdifs itself takes.
@@ -89,6 +120,8 @@ claim "and behind another file" offers README "$builddir/vdifs" --backing-file b
 claim "a value is completed behind a blank" offers "qcow2 vhd vpc raw" "$builddir/vdifs" --format ""
 claim "and behind an equals sign" offers qcow2 "$builddir/vdifs" --format = q
 claim "the words of -o are mount options" mount_words
+claim "and their values those of the long options" list_values
+if command -v zsh >/dev/null; then claim "also for zsh" list_in_zsh; else skip "also for zsh" "no zsh"; fi
 claim "names of snapshots and bitmaps are those of the image" names
 claim "behind two dashes options are names" offers "" "$builddir/vdimap" -- -d
 claim "and with image and mountpoint before them a command" offers "sha256sum" "$builddir/vdifs" a b -- sha256su
