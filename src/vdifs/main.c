@@ -12,16 +12,19 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/wait.h>
 #include <syslog.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "base/exit.h"
 #include "base/log.h"
 #include "base/standard.h"
@@ -99,6 +102,51 @@ static int order_check(const struct vdifs_options *options, struct vd_error *err
 		       vd_escape(shown, sizeof(shown), options->image, strlen(options->image)));
 }
 
+/* Has the file the magic of a QCOW2 or a VHD image? A fixed VHD has it in its footer alone. */
+static bool looks_like_image(int file, off_t size)
+{
+	static const char qcow2[] = "QFI\xfb", vhd[] = "conectix";
+	char head[8] = "", foot[VD_SECTOR] = "";
+
+	if (size < (off_t)sizeof(foot) || read(file, head, sizeof(head)) != sizeof(head) ||
+	    lseek(file, -(off_t)sizeof(foot), SEEK_END) < 0 ||
+	    read(file, foot, sizeof(foot)) != sizeof(foot))
+		return false;
+	return memcmp(head, qcow2, 4) == 0 || memcmp(head, vhd, 8) == 0 ||
+	       memcmp(foot, vhd, 8) == 0 || memcmp(foot + 1, vhd, 8) == 0; /* or of 511 bytes */
+}
+
+/*
+ * "vdifs *.qcow2": the second image would be hidden behind the first one. An image may be hidden
+ * behind its own disk. A file of a FUSE mount is not read: it may be a disk that vdifs shows already.
+ */
+static int mountpoint_check(const struct vdifs_options *options, struct vd_error *err)
+{
+	struct stat place, image;
+	struct statfs fs;
+	char shown[512];
+	bool is_image;
+	int file;
+
+	if (stat(options->mountpoint, &place) < 0 || !S_ISREG(place.st_mode) ||
+	    statfs(options->mountpoint, &fs) < 0 || fs.f_type == FUSE_SUPER_MAGIC)
+		return 0; /* whether it can be used is checked later */
+	if (stat(options->image, &image) == 0 && image.st_dev == place.st_dev &&
+	    image.st_ino == place.st_ino)
+		return 0;
+	file = open(options->mountpoint, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	is_image = file >= 0 && looks_like_image(file, place.st_size);
+	if (file >= 0)
+		close(file);
+	if (!is_image)
+		return 0;
+	return vd_fail(err, EINVAL,
+		       "%s is a disk image, too: one image is shown at a time, and the second name "
+		       "must be a directory or an empty file",
+		       vd_escape(shown, sizeof(shown), options->mountpoint,
+				 strlen(options->mountpoint)));
+}
+
 static int print(const struct vdifs_options *options, struct vd_error *err)
 {
 	int r;
@@ -123,7 +171,7 @@ static int act(const struct vdifs_options *options, const struct vdifs_inherited
 	if (options->unmount)
 		return vdifs_unmount(options->mountpoint, &err) < 0 ? fail(&err, VD_EXIT_FAILED)
 								    : VD_EXIT_DONE;
-	if (order_check(options, &err) < 0)
+	if (order_check(options, &err) < 0 || mountpoint_check(options, &err) < 0)
 		return fail(&err, VD_EXIT_USAGE);
 	if (options->foreground && !options->command)
 		return vdifs_supervise(options, -1);

@@ -161,6 +161,10 @@ failures() {
 	misuse "nothing" 'image and a mountpoint' "$vdifs"
 	misuse "several images" 'one image and a mountpoint, not 3 names' "$vdifs" disk.qcow2 disk.vhd mnt
 	misuse "several images behind dashes" 'one image and a mountpoint, not 3 names' "$vdifs" -- disk.qcow2 disk.vhd mnt
+	misuse "two images" 'disk.vhd is a disk image, too: one image is shown' "$vdifs" disk.qcow2 disk.vhd
+	misuse "two images, the second one with a magic at its beginning" 'disk.qcow2 is a disk image, too' "$vdifs" disk.vhd disk.qcow2
+	qemu-img convert -O vpc -o force_size=on,subformat=fixed disk.qcow2 fixed.vhd
+	misuse "two images, the second one with a magic at its end" 'fixed.vhd is a disk image, too' "$vdifs" disk.qcow2 fixed.vhd
 	misuse "mountpoint and image the wrong way round" 'mnt is a directory.*the image comes first' "$vdifs" mnt disk.qcow2
 	wait_for 5 no_processes
 	is "failures leave no process behind" "$(daemons)" "$before"
