@@ -33,6 +33,9 @@ static const struct {
 	{ "ssh://", "SSH is not supported; nbdkit ssh makes an NBD server of a file there" },
 	{ "nbd:unix:", "write nbd+unix:///EXPORT?socket=PATH; a file of this name is ./nbd:..." },
 	{ "nbd:", "write nbd://HOST:PORT/EXPORT; a file of this name is ./nbd:..." },
+	{ "file:", "write the name without file:; a file of this name is ./file:..." },
+	{ "rbd:", "Ceph is not supported; rbd map makes a block device of an image there; a file of "
+		  "this name is ./rbd:..." },
 	{ "json:{", "QEMU's JSON is not supported; name the file that it names, or ask qemu-nbd to "
 		   "serve it; a file of this name is ./json:..." },
 };
@@ -44,13 +47,25 @@ static bool begins(const char *name, const char *with)
 	return strncmp(name, with, strlen(with)) == 0;
 }
 
+/* LETTERS:// */
+static bool has_scheme(const char *name)
+{
+	size_t length = strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+.-");
+
+	return length > 0 && begins(name + length, "://");
+}
+
 static const char *why_refused(const char *name)
 {
-	for (unsigned i = 0; i < REFUSED && !begins(name, TCP_SCHEME); i++) {
+	if (begins(name, TCP_SCHEME) || begins(name, UNIX_SCHEME))
+		return NULL;
+	for (unsigned i = 0; i < REFUSED; i++) {
 		if (begins(name, refused[i].scheme))
 			return refused[i].why;
 	}
-	return NULL;
+	return has_scheme(name) ? "addresses of this kind are not supported; nbdkit makes an NBD server "
+				  "of many; a file of this name is ./NAME" :
+				  NULL;
 }
 
 bool vd_address_is(const char *name)

@@ -8,15 +8,15 @@
 #include "source/address.h"
 #include "util.h"
 
-static void only_known_schemes_make_an_address(void **state)
+static void names_with_a_scheme_are_addresses(void **state)
 {
 	static const char *const are[] = { "nbd://h/e", "nbd+unix:///?socket=s",
 					   "nbds://h/", "nbd+vsock://1/",
 					   "nbd://",    "http://h/e",
 					   "ssh://h/e", "nbd:h:10809",
-					   "json:{\"a\":1}" };
+					   "json:{\"a\":1}", "NBD://h/e", "file:x" };
 	static const char *const are_not[] = {
-		"disk.qcow2",    "./nbd://h/e", "/nbd://h/e", "./nbd:h:10809", "nbd", "NBD://h/e",
+		"disk.qcow2",    "./nbd://h/e", "/nbd://h/e", "./nbd:h:10809", "nbd", "a/b://c",
 		"./json:{\"a\"", "json:a", "",
 	};
 
@@ -81,6 +81,11 @@ static void what_is_not_understood_is_refused(void **state)
 		{ "nbd:h:10809:exportname=e", -ENOTSUP, "nbd://HOST:PORT/EXPORT" },
 		{ "nbd:unix:/run/x:exportname=e", -ENOTSUP, "nbd+unix:///EXPORT?socket=PATH" },
 		{ "json:{}", -ENOTSUP, "qemu-nbd" },
+		{ "file:x.qcow2", -ENOTSUP, "without file:" },
+		{ "rbd:pool/image", -ENOTSUP, "rbd map" },
+		{ "HTTPS://h/x.qcow2", -ENOTSUP, "nbdkit" },
+		{ "s3://bucket/x", -ENOTSUP, "nbdkit" },
+		{ "iscsi://h/target/0", -ENOTSUP, "nbdkit" },
 		{ "nbd://", -EINVAL, "HOST" },
 		{ "nbd:///e", -EINVAL, "HOST" },
 		{ "nbd://:1/e", -EINVAL, "HOST" },
@@ -167,7 +172,7 @@ static void the_same_export_is_recognised(void **state)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		cmocka_unit_test(only_known_schemes_make_an_address),
+		cmocka_unit_test(names_with_a_scheme_are_addresses),
 		cmocka_unit_test(addresses_are_taken_apart),
 		cmocka_unit_test(what_is_not_understood_is_refused),
 		cmocka_unit_test(lengths_end_at_their_limits),
