@@ -597,13 +597,6 @@ def bitmaps_over_vhd(bench):
     same('the top layer', json.loads(bench.run('--bitmap=b', top))['data_clusters'], [[80, 80]])
 
 
-def above(bench, path):
-    """An image on top of that one."""
-    top = bench.path('above.qcow2')
-    subprocess.run(['qemu-img', 'create', '-q', '-f', 'qcow2', '-b', path, '-F', 'qcow2', top], check=True)
-    return top
-
-
 def bitmaps_stopped(bench):
     """One that does not record any more is no answer, unless another one does or somebody knows better."""
     path = bitmap_image(bench, 'd.qcow2', bitmap='monday')
@@ -612,7 +605,8 @@ def bitmaps_stopped(bench):
     bitmap_add(bench, path, 'tuesday')
     bench.write(path, 'write 20M 64k')
     bench.fails('recording in layer 0.*--stopped-bitmaps', '--bitmap=monday', path)
-    status, text, log = run(bench.program, '--bitmap=monday', '--stopped-bitmaps', '--without-parent', above(bench, path))
+    top = bench.create('above.qcow2', 64 * MIB, '-b', path, '-F', 'qcow2')
+    status, text, log = run(bench.program, '--bitmap=monday', '--stopped-bitmaps', '--without-parent', top)
     if status != 1 or text or '--bitmap needs the whole chain' not in log:
         raise Failure('without the parent: exit status %d, %r, %r' % (status, text, log))
     same('by request', json.loads(bench.run('--bitmap=monday', '--stopped-bitmaps', path))['data_clusters'], [[16, 16]])

@@ -558,11 +558,11 @@ int parent_open(struct chain *chain, const char *path, struct vd_image **out, st
 	if (is_final(r) || request.policy == VD_BACKING_NONE ||
 	    !(chain->parents[index].check_uuid || chain_is_missing(r)))
 		return r;
-	if (options->search_count > 0 && chain->opener->list)
+	if (options->search_count > 0)
 		searched = search(chain, &request, true, out, &other);
 	if (searched == -ENOENT && options->any_parent && chain->parents[index].check_uuid) {
 		searched = try_names(chain, &request, option.text, false, out, &other);
-		if (chain_is_missing(searched) && options->search_count > 0 && chain->opener->list)
+		if (chain_is_missing(searched) && options->search_count > 0)
 			searched = search(chain, &request, false, out, &other);
 		if (searched == 0)
 			log_any(chain, *out);

@@ -28,9 +28,9 @@ int vdifs_mount_reach(const char *path, int id);
 
 /*
  * Unmount the mount with this id, which is at `path`, if it is not in use. 0 or -errno; -ESTALE: it is
- * not there. Through a descriptor of the directory that it is in: whoever owns a directory above may
- * exchange that meanwhile, but cannot move the mountpoint itself. A descriptor of the mount would have
- * it in use.
+ * not there. This works through a descriptor of the directory that the mount is in: the owner of a
+ * directory above can exchange that directory, but nobody can rename a mountpoint. A descriptor of the
+ * mount itself would keep the mount in use.
  */
 int vdifs_unmount_idle(const char *path, int id);
 

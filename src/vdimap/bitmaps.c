@@ -225,21 +225,18 @@ static int bitmaps_check(struct bitmaps *bitmaps, const char *const *names, unsi
 int bitmaps_open(const struct vd_disk *disk, const char *const *names, unsigned count, bool stopped,
 		 struct bitmaps **out, struct vd_error *err)
 {
-	struct bitmaps *bitmaps = calloc(1, sizeof(*bitmaps));
 	struct vd_error seen = { "" };
-	int r = 0;
+	struct bitmaps *bitmaps;
+	int r;
 
 	if (disk->lacks_parent)
-		r = vd_fail(err, EINVAL,
-			    "%s: the parent is left out (--without-parent), and with it its bitmaps: "
-			    "--bitmap needs the whole chain",
-			    disk->layers[disk->count - 1]->source->name);
-	else if (!bitmaps)
-		r = vd_fail(err, ENOMEM, "out of memory");
-	if (r < 0) {
-		free(bitmaps);
-		return r;
-	}
+		return vd_fail(err, EINVAL,
+			       "%s: the parent is left out (--without-parent), and with it its bitmaps: "
+			       "--bitmap needs the whole chain",
+			       disk->layers[disk->count - 1]->source->name);
+	bitmaps = calloc(1, sizeof(*bitmaps));
+	if (!bitmaps)
+		return vd_fail(err, ENOMEM, "out of memory");
 	bitmaps->disk = disk;
 	r = bitmaps_search(bitmaps, names, count, &seen, err);
 	if (r == 0)
